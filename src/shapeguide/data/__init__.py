@@ -1,0 +1,1 @@
+"""Files, dataset descriptions, preprocessing and the embedded synthetic cohort."""

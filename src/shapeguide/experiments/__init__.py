@@ -1,0 +1,1 @@
+"""Comparisons that run several trainings and report them side by side."""

@@ -1,0 +1,1 @@
+"""Grids, volumes and label maps in world space (mm, RAS+), and how to move them."""

@@ -1,0 +1,132 @@
+"""Arrays that know their grid: volumes of intensities and label maps of structures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapeguide.errors import ConfigError, DataError, GeometryError
+from shapeguide.geometry.grid import Grid
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A named anatomical structure: the set of label ids that stand for it in files."""
+
+    name: str
+    label_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.label_ids:
+            raise ConfigError(f"a structure needs a name and label ids, found {self}")
+        if min(self.label_ids) < 1 or len(set(self.label_ids)) != len(self.label_ids):
+            raise ConfigError(
+                f"structure {self.name}: label ids must be positive and different, "
+                f"found {self.label_ids}; 0 is the background"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """How the header of a file stated the grid; kept so that an output can state it the same way.
+
+    qform and sform may disagree; both are kept as they were.
+    """
+
+    sform: NDArray[np.float64]
+    sform_code: int
+    qform: NDArray[np.float64]
+    qform_code: int
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Intensities on a grid.
+
+    Raises:
+        GeometryError: If the array does not have the shape of the grid.
+    """
+
+    data: NDArray[np.float32]
+    """Shape (I, J, K)."""
+    grid: Grid
+    placement: Placement | None = None
+
+    def __post_init__(self) -> None:
+        _check_shape(self.data, self.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """Label ids on a grid, with the structures that they stand for.
+
+    Raises:
+        GeometryError: If the array does not have the shape of the grid.
+        DataError: If the array does not hold integers.
+        ConfigError: If two structures share a name or a label id.
+    """
+
+    data: NDArray[np.integer]
+    """Label id of each voxel, shape (I, J, K); 0 is the background."""
+    grid: Grid
+    structures: tuple[Structure, ...] = ()
+    placement: Placement | None = None
+
+    def __post_init__(self) -> None:
+        _check_shape(self.data, self.grid)
+        if not np.issubdtype(self.data.dtype, np.integer):
+            raise DataError(f"a label map holds integers, found {self.data.dtype}")
+        check_structures(self.structures)
+
+    def mask(self, structure: str | Structure) -> NDArray[np.bool_]:
+        """Where a structure is, shape (I, J, K).
+
+        Raises:
+            ConfigError: If no structure of this label map has that name.
+        """
+        if isinstance(structure, str):
+            structure = find_structure(self.structures, structure)
+        return np.isin(self.data, structure.label_ids)
+
+    def class_indices(self) -> NDArray[np.uint8]:
+        """Class index of each voxel, (I, J, K): 0 background, n for the n-th structure."""
+        classes = np.zeros(self.data.shape, dtype=np.uint8)
+        for index, structure in enumerate(self.structures, start=1):
+            classes[self.mask(structure)] = index
+        return classes
+
+
+def find_structure(structures: tuple[Structure, ...], name: str) -> Structure:
+    """The structure with that name.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    for structure in structures:
+        if structure.name == name:
+            return structure
+    known = ", ".join(structure.name for structure in structures) or "none"
+    raise ConfigError(f"unknown structure {name!r}; known structures: {known}")
+
+
+def check_structures(structures: tuple[Structure, ...]) -> None:
+    """Refuse structures that share a name or a label id.
+
+    Raises:
+        ConfigError: If they do, or if there are more than 255.
+    """
+    names = [structure.name for structure in structures]
+    ids = [label_id for structure in structures for label_id in structure.label_ids]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"two structures share a name: {', '.join(names)}")
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"two structures share a label id: {structures}; name each id once")
+    if len(structures) > 255:
+        raise ConfigError(f"at most 255 structures, found {len(structures)}")
+
+
+def _check_shape(data: NDArray[np.generic], grid: Grid) -> None:
+    if data.shape != grid.spatial_shape:
+        raise GeometryError(f"array of shape {data.shape} on a grid of shape {grid.spatial_shape}")

@@ -1,0 +1,1 @@
+"""Overlap and surface metrics, scores per case and structure, paired comparison."""

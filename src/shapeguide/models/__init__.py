@@ -1,0 +1,1 @@
+"""Networks: the segmenter and the shape network."""

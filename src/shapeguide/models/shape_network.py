@@ -1,0 +1,114 @@
+"""The shape network g: a label map to its shape signature.
+
+The paper's figure with the layer counts is not at hand. The choice here is ours: stride-2
+convolutions, three levels by default, without normalisation (it would erase how much of the view is
+filled), then one channel. In front of them, by choice, the canonical pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from shapeguide.errors import ConfigError
+from shapeguide.models.canonical_pose import canonical_pose
+
+
+class ShapeNetwork(nn.Module):
+    """3D fully convolutional; each structure's mask to a one-channel signature.
+
+    Args:
+        structures: Names of the structures, in the order of the mask channels.
+        channels: Channels of each stride-2 level.
+        pose: `grid` looks at the masks as they are; `canonical` at their canonical pose.
+        canonical_shape: Edge length of the canonical grid.
+        trunks: 1, or the number of structures for one network each.
+
+    Raises:
+        ConfigError: If there are no structures, no levels, or another number of trunks.
+    """
+
+    calibration: Tensor
+    """Mean raw distance between two training cases, shape (S,): the unit of `distances`."""
+
+    def __init__(
+        self,
+        structures: Sequence[str],
+        *,
+        channels: Sequence[int] = (16, 32, 64),
+        pose: Literal["grid", "canonical"] = "canonical",
+        canonical_shape: int = 32,
+        trunks: int = 1,
+    ) -> None:
+        super().__init__()
+        if not structures or not channels or trunks not in (1, len(structures)):
+            raise ConfigError(
+                f"a shape network needs structures, channels, and one trunk or one for each structure; "
+                f"found {list(structures)}, {list(channels)}, {trunks}"
+            )
+        self.structures = tuple(structures)
+        self.channels = tuple(channels)
+        self.pose = pose
+        self.canonical_shape = canonical_shape
+        self.trunks = nn.ModuleList(_trunk(channels) for _ in range(trunks))
+        self.register_buffer("calibration", torch.ones(len(structures)))
+
+    def forward(self, masks: Tensor, *, spacing_mm: tuple[float, float, float]) -> Tensor:
+        """Shape signatures of masks.
+
+        Args:
+            masks: Soft or binary, in [0, 1], shape (B, S, I, J, K), S in the order of `structures`.
+            spacing_mm: Voxel spacing of the masks.
+
+        Returns:
+            Signatures, shape (B, S, i, j, k).
+
+        Raises:
+            ValueError: If S is not the number of structures.
+        """
+        if masks.shape[1] != len(self.structures):
+            raise ValueError(
+                f"masks have {masks.shape[1]} channels, the shape network {len(self.structures)} "
+                f"structures: {', '.join(self.structures)}"
+            )
+        return self.signatures(self.view(masks, spacing_mm=spacing_mm))
+
+    def view(self, masks: Tensor, *, spacing_mm: tuple[float, float, float]) -> Tensor:
+        """What the convolutions see of masks (B, S, I, J, K): themselves, or their canonical pose."""
+        if self.pose == "grid":
+            return masks
+        return canonical_pose(masks, spacing_mm=spacing_mm, shape=self.canonical_shape)
+
+    def signatures(self, views: Tensor) -> Tensor:
+        """Signatures (B, S, i, j, k) of what `view` gives, shape (B, S, I, J, K)."""
+        if len(self.trunks) == 1:
+            flat: Tensor = self.trunks[0](views.flatten(0, 1)[:, None])
+            return flat.reshape(*views.shape[:2], *flat.shape[2:])
+        apart = [trunk(views[:, s : s + 1]) for s, trunk in enumerate(self.trunks)]
+        return torch.cat(apart, dim=1)
+
+
+def signature_distance(first: Tensor, second: Tensor) -> Tensor:
+    """||g(M1) - g(M2)||, the Euclidean norm over each signature.
+
+    Args:
+        first: Signatures, shape (B, S, i, j, k).
+        second: Signatures, same shape.
+
+    Returns:
+        Distances, shape (B, S), at least 0; the gradient at equal signatures is 0.
+    """
+    squares = (first - second).float().flatten(2).square().sum(-1)
+    # The square root has no gradient at 0; a step below every real distance keeps it finite.
+    tiny = 1e-12
+    return (squares + tiny).sqrt() - tiny**0.5
+
+
+def _trunk(channels: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in zip([1, *channels[:-1]], channels, strict=True):
+        layers += [nn.Conv3d(a, b, 3, stride=2, padding=1), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers, nn.Conv3d(channels[-1], 1, 1))

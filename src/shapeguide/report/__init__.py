@@ -1,0 +1,1 @@
+"""Result files to figures and one HTML page."""

@@ -1,0 +1,236 @@
+"""Settings of a training run: frozen, checked on creation, saved with the run.
+
+Nothing here imports torch, so that the command line can show its help at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shapeguide.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def changed(self: SettingsT, **changes: Any) -> SettingsT:
+        """A copy with other values, checked like a new one.
+
+        Raises:
+            ConfigError: If a value is out of range or a name unknown.
+        """
+        return build(type(self), {**self.model_dump(), **changes})
+
+
+class DataSettings(Settings):
+    """How cases come to the working grid."""
+
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    """Working spacing along R, A, S; the median of the training cases when not given."""
+    spatial_shape: tuple[Count, Count, Count] | None = None
+    """Working shape in voxels; large enough for every training case when not given."""
+    centre: Literal["volume", "foreground", "structure"] = "volume"
+    """What the working shape is centred on in training."""
+    normalisation: Literal["volume", "foreground"] = "foreground"
+    """Voxels that mean 0 and standard deviation 1 refer to."""
+    memory_limit_gb: Positive = 4.0
+    """Prepared cases are kept in memory up to this size, and memory-mapped from disk above it."""
+
+
+class WarpSettings(Settings):
+    """Random affine warps: of affine pairs and of training images."""
+
+    rotation_deg: NotNegative = 8.0
+    """Largest rotation about each axis, degrees."""
+    scale: tuple[Positive, Positive] = (0.85, 1.15)
+    """Smallest and largest isotropic scale."""
+    translation_mm: NotNegative = 4.0
+    """Largest translation along each axis, mm."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WarpSettings:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"the smallest scale comes first, found {self.scale}")
+        return self
+
+
+class ShapeSettings(Settings):
+    """The shape stage: how the shape network is built and trained."""
+
+    objective: Literal["pairwise", "surface"] = "surface"
+    """`pairwise` as printed in the paper; `surface`: distances regressed to surface error."""
+    pose: Literal["grid", "canonical"] = "canonical"
+    """What the network sees: the working grid as it is, or the mask in its canonical pose."""
+    channels: tuple[Count, ...] = (16, 32, 64)
+    """Channels of each stride-2 level."""
+    canonical_shape: Annotated[int, Field(ge=8, le=128)] = 32
+    """Edge length of the canonical grid in voxels."""
+    one_per_structure: bool = False
+    """One network for each structure instead of one for all."""
+    iterations: Count = 200
+    batch_size: Count = 8
+    learning_rate: Positive = 1e-3
+    decay: Literal["none", "cosine"] = "cosine"
+    """Course of the learning rate over the stage."""
+    quality_pairs: Annotated[int, Field(ge=4)] = 100
+    """Pairs of either kind that the check for collapse draws."""
+
+
+class GuidanceSettings(Settings):
+    """How the shape loss enters the segmentation stage."""
+
+    alpha: NotNegative = 0.1
+    """Weight of the shape loss."""
+    ramp_iterations: CountOrZero = 0
+    """Iterations over which the weight grows linearly from 0 to alpha."""
+    cap: Positive = 1.0
+    """Largest shape loss; in units of two people's distance unless `distance` is raw."""
+    cap_form: Literal["hard", "smooth"] = "smooth"
+    """`hard` as published: min(distance, cap), no gradient above; `smooth` never loses it."""
+    distance: Literal["calibrated", "raw"] = "calibrated"
+    """`raw` as published: the norm of the signatures' difference as it comes."""
+    accept_collapsed: bool = False
+    """Guide with a shape network that failed the check for collapse."""
+
+
+class SegmentationSettings(Settings):
+    """The segmentation stage."""
+
+    channels: tuple[Count, ...] = (16, 32, 64, 128)
+    """Channels of the U-Net's levels; each level halves the resolution."""
+    dice_iterations: CountOrZero = 800
+    """Iterations before the shape loss."""
+    guided_iterations: CountOrZero = 400
+    """Iterations with the shape loss; without guidance they train on like the first."""
+    batch_size: Count = 2
+    learning_rate: Positive = 2e-3
+    decay: Literal["none", "cosine"] = "cosine"
+    """Course of the learning rate over the stage."""
+    cross_entropy_weight: NotNegative = 0.5
+    """Weight of the cross-entropy beside the Dice loss; 0 as published."""
+    intensity_augmentation: bool = True
+    """Random contrast, brightness and noise on training images; off as published."""
+    validation_cases: CountOrZero | None = None
+    """Training cases held out for validation; a tenth, 1 to 8, when not given, none below 10."""
+    validate_every: Count = 200
+    """Iterations between two validations."""
+
+    @property
+    def iterations(self) -> int:
+        """All iterations of the stage."""
+        return self.dice_iterations + self.guided_iterations
+
+    @model_validator(mode="after")
+    def _trains_at_all(self) -> SegmentationSettings:
+        if self.iterations < 1:
+            raise ValueError("dice_iterations + guided_iterations must be at least 1")
+        return self
+
+
+class MachineSettings(Settings):
+    """Where and how the run computes; not part of what it computes."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 where the processor or GPU computes in it, fp32 elsewhere."""
+    num_workers: CountOrZero = 0
+    """Processes that load cases; 0 loads in the training process."""
+    checkpoint_every: Count = 50
+    """Iterations between two checkpoints."""
+
+
+class TrainSettings(Settings):
+    """Everything that decides what a training computes."""
+
+    preset: Literal["default", "paper", "quick"] = "default"
+    """The preset that these settings started from; a name for the log."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    guidance: Literal["none", "shape"] = "shape"
+    data: DataSettings = DataSettings()
+    warp: WarpSettings = WarpSettings()
+    shape: ShapeSettings = ShapeSettings()
+    shape_loss: GuidanceSettings = GuidanceSettings()
+    segmentation: SegmentationSettings = SegmentationSettings()
+    machine: MachineSettings = MachineSettings()
+
+
+PRESETS: dict[str, TrainSettings] = {
+    "default": TrainSettings(),
+    # The published schedule and forms. What the paper does not state is named in the docstrings
+    # of the networks.
+    "paper": TrainSettings(
+        preset="paper",
+        data=DataSettings(normalisation="volume"),
+        warp=WarpSettings(translation_mm=8.0),
+        shape=ShapeSettings(
+            objective="pairwise",
+            pose="grid",
+            iterations=200,
+            batch_size=1,
+            learning_rate=1e-4,
+            decay="none",
+            one_per_structure=True,
+        ),
+        shape_loss=GuidanceSettings(alpha=0.1, cap=1.0, cap_form="hard", distance="raw"),
+        segmentation=SegmentationSettings(
+            channels=(32, 64, 128, 256),
+            dice_iterations=800,
+            guided_iterations=400,
+            batch_size=1,
+            learning_rate=1e-4,
+            decay="none",
+            cross_entropy_weight=0.0,
+            intensity_augmentation=False,
+        ),
+    ),
+    # Minutes on a laptop: for the demo, a first look and tests.
+    "quick": TrainSettings(
+        preset="quick",
+        shape=ShapeSettings(iterations=120, channels=(8, 16, 32), canonical_shape=24),
+        segmentation=SegmentationSettings(
+            channels=(8, 16, 32), dice_iterations=120, guided_iterations=60, validate_every=60
+        ),
+    ),
+}
+
+
+def preset(name: str) -> TrainSettings:
+    """The settings of that name.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def resolve(settings: TrainSettings | str) -> TrainSettings:
+    """Settings as they are, or those of the preset of that name."""
+    return preset(settings) if isinstance(settings, str) else settings
+
+
+def build(kind: type[SettingsT], content: dict[str, Any]) -> SettingsT:
+    """Settings from plain values, for instance from a file.
+
+    Raises:
+        ConfigError: Naming each value that does not fit.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise ConfigError(f"{kind.__name__}: {faults}") from error

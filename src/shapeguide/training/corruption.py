@@ -1,0 +1,107 @@
+"""Masks made wrong on purpose: what a segmenter's mistakes look like to the shape network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SHRINK_OR_GROW_VOXELS = 1.5
+ROUGHNESS = 0.35
+MOST_TRUNCATED = 0.35
+
+
+def corrupt(masks: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Erode or dilate, roughen, truncate and add a stray blob, each with random size and chance.
+
+    Args:
+        masks: Binary masks, shape (B, S, I, J, K).
+        generator: Source of all randomness, on the CPU.
+
+    Returns:
+        Binary masks, same shape, float32. Every structure of an item has its own corruption.
+    """
+    flat = masks.float().flatten(0, 1)[:, None]
+    chosen = torch.rand((4, len(flat)), generator=generator).to(flat.device) < 0.4
+    # An item without any corruption would be a same-case pair: it gets the first.
+    chosen[0] |= ~chosen.any(0)
+    level = _level_set(flat)
+    grown = _uniform(len(flat), generator, flat.device) * SHRINK_OR_GROW_VOXELS * chosen[0]
+    rough = _smooth_noise(flat, generator) * ROUGHNESS * 3 * chosen[1][:, None, None, None, None]
+    corrupted = (level + grown[:, None, None, None, None] + rough > 0).float()
+    kept = _half_space(corrupted, generator) | ~chosen[2][:, None, None, None, None]
+    corrupted = corrupted * kept
+    blobs = _ball(corrupted, generator) & chosen[3][:, None, None, None, None]
+    corrupted = torch.maximum(corrupted, blobs.float())
+    # Nothing left is no shape: such an item stays as it was.
+    left = corrupted.flatten(1).any(1)[:, None, None, None, None]
+    return torch.where(left, corrupted, flat).reshape(masks.shape)
+
+
+def soften(masks: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Binary masks (B, S, I, J, K) to probabilities with an edge of random softness."""
+    flat = masks.float().flatten(0, 1)[:, None]
+    softness = torch.rand(len(flat), generator=generator).to(flat.device) * 0.8 + 0.2
+    soft = torch.sigmoid(_level_set(flat) / softness[:, None, None, None, None])
+    # Far from the edge a prediction is certain.
+    return (soft * (_blur(flat) > 0)).reshape(masks.shape)
+
+
+def _level_set(masks: Tensor) -> Tensor:
+    """About the signed distance to the edge in voxels, within two voxels; shape as given."""
+    inside, outside = masks, 1 - masks
+    level = masks - 0.5
+    for _ in range(2):
+        inside = -functional.max_pool3d(-inside, 3, stride=1, padding=1)
+        outside = -functional.max_pool3d(-outside, 3, stride=1, padding=1)
+        level = level + inside - outside
+    return _blur(level)
+
+
+def _blur(masks: Tensor) -> Tensor:
+    return functional.avg_pool3d(masks, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _smooth_noise(masks: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise of standard deviation about 1 that varies over four voxels, shape (B, 1, I, J, K)."""
+    coarse = [max(2, length // 4) for length in masks.shape[2:]]
+    noise = torch.randn((len(masks), 1, *coarse), generator=generator).to(masks.device)
+    return functional.interpolate(noise, size=masks.shape[2:], mode="trilinear")
+
+
+def _half_space(masks: Tensor, generator: torch.Generator) -> Tensor:
+    """Bool: all but a random share of the voxels of each mask, cut by a plane of random direction."""
+    directions = torch.randn((len(masks), 3), generator=generator).to(masks.device)
+    shares = torch.rand(len(masks), generator=generator) * MOST_TRUNCATED
+    height = torch.einsum("bd,dijk->bijk", directions, _positions(masks))[:, None]
+    kept = torch.ones_like(masks, dtype=torch.bool)
+    for item, share in enumerate(shares.tolist()):
+        inside = height[item][masks[item] > 0]
+        if len(inside):
+            kept[item] = height[item] <= torch.quantile(
+                inside[:: max(1, len(inside) // 4096)], 1 - share
+            )
+    return kept
+
+
+def _ball(masks: Tensor, generator: torch.Generator) -> Tensor:
+    """Bool: a ball anywhere in the grid, with 0.5 to 8 % of the volume of each mask."""
+    count, device = len(masks), masks.device
+    lengths = torch.tensor(masks.shape[2:], device=device)
+    centres = (torch.rand((count, 3), generator=generator).to(device) - 0.5) * lengths * 0.9
+    shares = torch.rand(count, generator=generator).to(device) * 0.075 + 0.005
+    radii = (masks.flatten(1).sum(1) * shares * 0.75 / torch.pi) ** (1 / 3)
+    squares = (
+        (_positions(masks)[None] - centres[:, :, None, None, None]).square().sum(1, keepdim=True)
+    )
+    return squares <= (radii**2)[:, None, None, None, None]
+
+
+def _positions(masks: Tensor) -> Tensor:
+    """Voxel positions from the middle of the grid, shape (3, I, J, K)."""
+    lines = [torch.arange(n, device=masks.device) - (n - 1) / 2 for n in masks.shape[2:]]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij"))
+
+
+def _uniform(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    return (torch.rand(count, generator=generator) * 2 - 1).to(device)

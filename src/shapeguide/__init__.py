@@ -1,5 +1,97 @@
-"""Shape-guided segmentation of anatomical structures in 3D scans."""
+"""Shape-guided segmentation of anatomical structures in 3D scans.
 
-from importlib.metadata import version
+The names below are the public ones. Each is loaded when it is first used, so that importing the
+package costs nothing.
+"""
 
-__version__ = version("shapeguide")
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shapeguide.data.dataset import read_dataset
+    from shapeguide.data.layouts import describe
+    from shapeguide.data.nifti import read_label_map, read_volume, write_label_map, write_volume
+    from shapeguide.data.synthetic import write_cohort
+    from shapeguide.errors import ShapeguideError
+    from shapeguide.evaluation import evaluate
+    from shapeguide.experiments.demo import demo
+    from shapeguide.geometry.grid import Grid
+    from shapeguide.geometry.volume import LabelMap, Structure, Volume
+    from shapeguide.inference import predict, predict_files
+    from shapeguide.losses import ShapeLoss
+    from shapeguide.metrics.scores import score
+    from shapeguide.models.segmenter import load_segmenter
+    from shapeguide.models.shape_network import load_shape_network
+    from shapeguide.training.config import TrainSettings
+    from shapeguide.training.segmentation_stage import train_segmenter
+    from shapeguide.training.shape_stage import train_shape
+    from shapeguide.training.train import train
+
+    __version__: str
+
+__all__ = [
+    "Grid",
+    "LabelMap",
+    "ShapeLoss",
+    "ShapeguideError",
+    "Structure",
+    "TrainSettings",
+    "Volume",
+    "__version__",
+    "demo",
+    "describe",
+    "evaluate",
+    "load_segmenter",
+    "load_shape_network",
+    "predict",
+    "predict_files",
+    "read_dataset",
+    "read_label_map",
+    "read_volume",
+    "score",
+    "train",
+    "train_segmenter",
+    "train_shape",
+    "write_cohort",
+    "write_label_map",
+    "write_volume",
+]
+
+_HOMES = {
+    "data.dataset": ("read_dataset",),
+    "data.layouts": ("describe",),
+    "data.nifti": ("read_label_map", "read_volume", "write_label_map", "write_volume"),
+    "data.synthetic": ("write_cohort",),
+    "errors": ("ShapeguideError",),
+    "evaluation": ("evaluate",),
+    "experiments.demo": ("demo",),
+    "geometry.grid": ("Grid",),
+    "geometry.volume": ("LabelMap", "Structure", "Volume"),
+    "inference": ("predict", "predict_files"),
+    "losses": ("ShapeLoss",),
+    "metrics.scores": ("score",),
+    "models.segmenter": ("load_segmenter",),
+    "models.shape_network": ("load_shape_network",),
+    "training.config": ("TrainSettings",),
+    "training.segmentation_stage": ("train_segmenter",),
+    "training.shape_stage": ("train_shape",),
+    "training.train": ("train",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = import_module("importlib.metadata").version("shapeguide")
+    elif name in _HOME_OF:
+        value = getattr(import_module(f"shapeguide.{_HOME_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module 'shapeguide' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,251 @@
+"""Random affine warps: draw parameters first, apply one draw to images and label maps after.
+
+A warp maps mm to mm, along the axes of the grid and relative to the middle of the grid. It moves
+material points: what lies at `p` lies at `warp[:, :3] @ p + warp[:, 3]` afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shapeguide.errors import ConfigError, GeometryError
+from shapeguide.geometry.warp_sampling import (
+    occupied_boxes,
+    paste,
+    sample,
+    sample_classes,
+    sampling_grid,
+    target_boxes,
+)
+
+SMALLEST_DETERMINANT = 1e-6
+"""A warp that shrinks volumes more than this is taken for a mistake."""
+
+
+@dataclass(frozen=True)
+class WarpLimits:
+    """Ranges that random warps are drawn from, each uniformly; the paper's values by default.
+
+    The paper does not state its translation; 10 mm is our choice.
+
+    Raises:
+        ConfigError: If a limit is negative, not finite, or the scales are not positive and ordered.
+    """
+
+    rotation_deg: float = 8.0
+    """Largest rotation about each axis, to either side."""
+    scale: tuple[float, float] = (0.85, 1.15)
+    """Smallest and largest isotropic scale."""
+    translation_mm: float = 10.0
+    """Largest translation along each axis, to either side."""
+
+    def __post_init__(self) -> None:
+        smallest, largest = self.scale
+        if not (0 < smallest <= largest < math.inf):
+            raise ConfigError(f"scale must be two ordered positive numbers, found {self.scale}")
+        if not 0 <= self.rotation_deg <= 180:
+            raise ConfigError(f"rotation_deg must lie in 0 to 180, found {self.rotation_deg}")
+        if not 0 <= self.translation_mm < math.inf:
+            raise ConfigError(f"translation_mm must be 0 or more, found {self.translation_mm}")
+
+
+def draw_affine_warps(limits: WarpLimits, *, count: int, generator: torch.Generator) -> Tensor:
+    """Draw random warps: rotation about each axis, isotropic scale, translation.
+
+    Each warp takes seven numbers from the generator, so one draw of four warps equals a draw of
+    two and another of two, and the draw is the same whatever device it is applied on.
+
+    Args:
+        limits: Ranges of the parameters.
+        count: Number of warps, B.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        Warps in mm about the middle of the grid, shape (B, 3, 4), float64, on the CPU.
+
+    Raises:
+        ConfigError: If count is below 1 or the generator is not on the CPU.
+    """
+    if count < 1:
+        raise ConfigError(f"draw at least one warp, found count={count}")
+    if generator.device.type != "cpu":
+        raise ConfigError(f"warps are drawn on the CPU, found a generator on {generator.device}")
+    numbers = torch.rand(count, 7, generator=generator, dtype=torch.float64)
+    sides = 2 * numbers - 1
+    angles = torch.deg2rad(limits.rotation_deg * sides[:, :3])
+    smallest, largest = limits.scale
+    scales = smallest + (largest - smallest) * numbers[:, 3]
+    linear = _rotations(angles) * scales[:, None, None]
+    return torch.cat([linear, limits.translation_mm * sides[:, 4:, None]], dim=2)
+
+
+def warp_images(images: Tensor, warps: Tensor, *, spacing_mm: tuple[float, float, float]) -> Tensor:
+    """Warp intensities, linearly interpolated; beyond the grid the nearest edge voxel goes on.
+
+    Args:
+        images: Shape (B, C, I, J, K), floating; halves are interpolated in float32.
+        warps: One per image, shape (B, 3, 4), in mm about the middle of the grid.
+        spacing_mm: Voxel spacing of the images.
+
+    Returns:
+        Warped images on the same grid, shape, type and device; differentiable.
+
+    Raises:
+        GeometryError: If shapes do not fit together or a warp cannot be inverted.
+    """
+    source_maps = _target_to_source(images, warps, spacing_mm)
+    whole = torch.zeros(len(images), 3, dtype=torch.long)
+    grid = sampling_grid(source_maps, whole, tuple(images.shape[2:]), images)
+    return sample(images, grid, padding_mode="border")
+
+
+def warp_one_hot(
+    one_hot: Tensor, warps: Tensor, *, spacing_mm: tuple[float, float, float]
+) -> Tensor:
+    """Warp masks or probabilities, linearly interpolated; zero beyond the grid.
+
+    Channels are structures without the background, so zero is background. Only the part of the
+    grid where a structure can land is interpolated; the values are those of the whole grid. When
+    a gradient is asked for, the whole grid is interpolated, because voxels at zero have one too.
+
+    Args:
+        one_hot: Shape (B, S, I, J, K); booleans and integers become float32.
+        warps: One per item, shape (B, 3, 4), in mm about the middle of the grid.
+        spacing_mm: Voxel spacing.
+
+    Returns:
+        Warped channels on the same grid and device, floating; differentiable.
+
+    Raises:
+        GeometryError: If shapes do not fit together or a warp cannot be inverted.
+    """
+    source_maps = _target_to_source(one_hot, warps, spacing_mm)
+    if one_hot.requires_grad and torch.is_grad_enabled():
+        whole = torch.zeros(len(one_hot), 3, dtype=torch.long)
+        grid = sampling_grid(source_maps, whole, tuple(one_hot.shape[2:]), one_hot)
+        return sample(one_hot, grid, padding_mode="zeros")
+    floating = one_hot if one_hot.is_floating_point() else one_hot.float()
+    channels = floating.flatten(0, 1)
+    channel_maps = source_maps.repeat_interleave(one_hot.shape[1], dim=0)
+    starts, size = target_boxes(occupied_boxes(channels), channel_maps, channels.shape[1:])
+    warped = torch.zeros_like(channels, memory_format=torch.contiguous_format)
+    if min(size) > 0:
+        grid = sampling_grid(channel_maps, starts, size, channels)
+        block = sample(channels[:, None], grid, padding_mode="zeros")[:, 0]
+        paste(block, starts, into=warped)
+    return warped.view(one_hot.shape)
+
+
+def warp_classes(
+    classes: Tensor, warps: Tensor, *, spacing_mm: tuple[float, float, float]
+) -> Tensor:
+    """Warp hard label maps: linearly interpolated weights, then one class per voxel.
+
+    A voxel is foreground where the interpolated weight of all structures together exceeds 0.5; it
+    then takes the class of the largest weight, so touching structures stay in touch. Beyond the
+    grid is background. Only voxels next to a structure are interpolated.
+
+    Args:
+        classes: Class index of each voxel, shape (B, I, J, K), uint8; 0 is the background.
+        warps: One per item, shape (B, 3, 4), in mm about the middle of the grid.
+        spacing_mm: Voxel spacing.
+
+    Returns:
+        Warped class indices, shape (B, I, J, K), uint8, on the same device.
+
+    Raises:
+        GeometryError: If shapes or types do not fit together or a warp cannot be inverted.
+    """
+    _check_classes(classes)
+    source_maps = _target_to_source(classes[:, None], warps, spacing_mm)
+    warped = torch.zeros_like(classes, memory_format=torch.contiguous_format)
+    _warp_boxed(classes, occupied_boxes(classes), source_maps, into=warped)
+    return warped
+
+
+def affine_pairs(
+    classes: Tensor,
+    limits: WarpLimits,
+    *,
+    spacing_mm: tuple[float, float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Two random affine copies of each label map: the positive pairs of the shape stage.
+
+    Args:
+        classes: Class index of each voxel, shape (B, I, J, K), uint8.
+        limits: Ranges of the warps.
+        spacing_mm: Voxel spacing.
+        generator: Source of randomness, on the CPU; a map takes two warps in turn, so pairs do
+            not depend on the batch that a map is in.
+
+    Returns:
+        Two tensors like `classes`, warped as `warp_classes` does.
+
+    Raises:
+        GeometryError: If `classes` is not (B, I, J, K) of type uint8.
+    """
+    _check_classes(classes)
+    warps = draw_affine_warps(limits, count=2 * len(classes), generator=generator)
+    boxes = occupied_boxes(classes)
+    first, second = torch.zeros((2, *classes.shape), dtype=torch.uint8, device=classes.device)
+    for copy, own_warps in ((first, warps[0::2]), (second, warps[1::2])):
+        source_maps = _target_to_source(classes[:, None], own_warps, spacing_mm)
+        _warp_boxed(classes, boxes, source_maps, into=copy)
+    return first, second
+
+
+def _warp_boxed(classes: Tensor, boxes: Tensor, source_maps: Tensor, *, into: Tensor) -> None:
+    starts, size = target_boxes(boxes, source_maps, classes.shape[1:])
+    if min(size) > 0:
+        paste(sample_classes(classes, boxes, source_maps, starts, size), starts, into=into)
+
+
+def _target_to_source(
+    images: Tensor, warps: Tensor, spacing_mm: tuple[float, float, float]
+) -> Tensor:
+    """Maps from the voxel index of the output to that of the input, (B, 3, 4), float64."""
+    if images.ndim != 5:
+        raise GeometryError(f"expected (B, C, I, J, K), found shape {tuple(images.shape)}")
+    if warps.shape != (len(images), 3, 4):
+        raise GeometryError(
+            f"expected one (3, 4) warp for each of {len(images)} items, "
+            f"found warps of shape {tuple(warps.shape)}"
+        )
+    if len(spacing_mm) != 3 or not all(0 < step < math.inf for step in spacing_mm):
+        raise GeometryError(f"spacing_mm must be three positive numbers, found {spacing_mm}")
+    warps = warps.detach().to("cpu", torch.float64)
+    determinants = torch.linalg.det(warps[:, :, :3])
+    if not torch.isfinite(warps).all() or float(determinants.abs().min()) < SMALLEST_DETERMINANT:
+        raise GeometryError(f"a warp is singular or not finite: {warps.tolist()}")
+    spacing = torch.tensor(spacing_mm, dtype=torch.float64)
+    middle = (torch.tensor(images.shape[2:], dtype=torch.float64) - 1) / 2
+    inverse = torch.linalg.inv(warps[:, :, :3])
+    linear = inverse * spacing / spacing[:, None]
+    shift = (inverse @ warps[:, :, 3:])[..., 0] / spacing
+    return torch.cat([linear, (middle - linear @ middle - shift)[..., None]], dim=2)
+
+
+def _rotations(angles: Tensor) -> Tensor:
+    """Rotation about I, then J, then K; angles in radians (B, 3) to matrices (B, 3, 3)."""
+    rotation = torch.eye(3, dtype=angles.dtype).expand(len(angles), 3, 3)
+    for axis in range(3):
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        single = torch.eye(3, dtype=angles.dtype).repeat(len(angles), 1, 1)
+        cosine, sine = torch.cos(angles[:, axis]), torch.sin(angles[:, axis])
+        single[:, first, first] = single[:, second, second] = cosine
+        single[:, first, second], single[:, second, first] = -sine, sine
+        rotation = single @ rotation
+    return rotation
+
+
+def _check_classes(classes: Tensor) -> None:
+    if classes.ndim != 4 or classes.dtype != torch.uint8:
+        raise GeometryError(
+            f"expected class indices (B, I, J, K) of type uint8, "
+            f"found shape {tuple(classes.shape)} of type {classes.dtype}"
+        )

@@ -1,0 +1,211 @@
+"""Interpolation under affine index maps, limited to the boxes where a structure can land.
+
+A source map takes the voxel index of the output to the voxel index of the input, (B, 3, 4), float64
+on the CPU. Its terms are added in a fixed order, so a voxel gets the same source position, to the
+last bit, in a box, in the whole grid and in any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+BOX_SLACK = 1e-3
+"""Voxels added around a box, more than rounding can move a position."""
+
+
+def occupied_boxes(maps: Tensor) -> Tensor:
+    """First and last index of the voxels above zero along each axis.
+
+    Args:
+        maps: Shape (B, I, J, K), not negative.
+
+    Returns:
+        Shape (B, 3, 2), int64, on the CPU; an empty map has the box (0, -1).
+    """
+    boxes = torch.zeros(len(maps), 3, 2, dtype=torch.long)
+    boxes[..., 1] = -1
+    for box, single in zip(boxes, maps.detach(), strict=True):
+        across = single.amax(0).cpu()
+        if not across.any():
+            continue
+        j, k = _ends(across.amax(1)), _ends(across.amax(0))
+        column = single[:, j[0] : j[1] + 1, k[0] : k[1] + 1]
+        box[:] = torch.tensor([_ends(column.amax((1, 2)).cpu()), j, k])
+    return boxes
+
+
+def target_boxes(
+    boxes: Tensor, source_maps: Tensor, spatial_shape: Sequence[int]
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """Where the occupied boxes land: boxes of one common size inside the output grid.
+
+    Args:
+        boxes: Occupied boxes of the inputs, shape (B, 3, 2).
+        source_maps: Shape (B, 3, 4).
+        spatial_shape: Shape of the output grid.
+
+    Returns:
+        First index of each box, shape (B, 3), and their common size; 0 when nothing lands.
+    """
+    shape = torch.tensor(list(spatial_shape))
+    occupied = (boxes[..., 1] >= boxes[..., 0]).all(1)
+    forward = torch.linalg.inv(source_maps[:, :, :3])
+    middle = boxes.sum(2) / 2 - source_maps[:, :, 3]
+    half = (boxes[..., 1] - boxes[..., 0]) / 2 + 1 + BOX_SLACK
+    centre = (forward @ middle[..., None])[..., 0]
+    reach = (forward.abs() @ half[..., None].double())[..., 0]
+    first = (centre - reach).ceil().long().clamp(min=0)
+    last = torch.minimum((centre + reach).floor().long(), shape - 1)
+    sizes = (last - first + 1).clamp(min=0)
+    sizes[~(occupied & (sizes > 0).all(1))] = 0
+    i, j, k = sizes.amax(0).tolist()
+    starts = torch.minimum(first, shape - sizes.amax(0)).clamp(min=0)
+    return starts, (i, j, k)
+
+
+def sampling_grid(
+    source_maps: Tensor, starts: Tensor, size: tuple[int, int, int], images: Tensor
+) -> Tensor:
+    """Sampling positions of a box of voxels per item, as `grid_sample` wants them.
+
+    Args:
+        source_maps: Shape (B, 3, 4).
+        starts: First index of each box, shape (B, 3).
+        size: Common size of the boxes.
+        images: What will be sampled, shape (B, ..., I, J, K); gives shape, type and device.
+
+    Returns:
+        Shape (B, *size, 3), on the device of the images, in their type (at least float32).
+    """
+    lengths = torch.tensor(images.shape[-3:], dtype=torch.float64)
+    scaled = source_maps * (2 / lengths)[:, None]
+    scaled[:, :, 3] += 1 / lengths - 1
+    dtype = torch.promote_types(images.dtype, torch.float32)
+    grid = torch.empty(len(starts), *size, 3, dtype=dtype, device=images.device)
+    for row, (plane, line) in enumerate(_terms(scaled, starts, size, grid)):
+        torch.add(plane, line, out=grid[..., 2 - row])
+    return grid
+
+
+def sample(images: Tensor, grid: Tensor, *, padding_mode: str) -> Tensor:
+    """Linear interpolation at least in float32, in the type of the images; differentiable."""
+    sampled = F.grid_sample(
+        images.to(grid.dtype), grid, mode="bilinear", padding_mode=padding_mode, align_corners=False
+    )
+    return sampled.to(images.dtype)
+
+
+def paste(blocks: Tensor, starts: Tensor, *, into: Tensor) -> None:
+    """Write one block (B, *size) per item into (B, I, J, K), at its first index (B, 3)."""
+    for block, start, target in zip(blocks, starts.tolist(), into, strict=True):
+        window = [slice(at, at + n) for at, n in zip(start, block.shape, strict=True)]
+        target[tuple(window)] = block
+
+
+def sample_classes(
+    classes: Tensor, boxes: Tensor, source_maps: Tensor, starts: Tensor, size: tuple[int, int, int]
+) -> Tensor:
+    """Class of each voxel of a box per item: weights interpolated linearly, heaviest class taken.
+
+    Most voxels of a box are nowhere near the structure, so one look-up of the cell that a voxel
+    falls into sorts them out, and the eight corners are read for the others only.
+
+    Args:
+        classes: Shape (B, I, J, K), uint8.
+        boxes: Occupied boxes, shape (B, 3, 2).
+        source_maps: Shape (B, 3, 4).
+        starts: First index of each output box, shape (B, 3).
+        size: Common size of the output boxes.
+
+    Returns:
+        Shape (B, *size), uint8.
+    """
+    crops = _padded_crops(classes, boxes)
+    relative = source_maps.clone()
+    relative[:, :, 3] -= boxes[:, :, 0] - 1
+    probe = torch.empty(0, dtype=torch.float32, device=classes.device)
+    positions = [
+        (plane + line).clamp_(0, length - 2).flatten()
+        for (plane, line), length in zip(
+            _terms(relative, starts, size, probe), crops.shape[1:], strict=True
+        )
+    ]
+    item = torch.arange(len(crops), device=crops.device).repeat_interleave(
+        size[0] * size[1] * size[2]
+    )
+    cells = _occupied_cells(crops)
+    near = cells.flatten().take(_flat_index(item, positions, cells.shape[1:])).nonzero()[:, 0]
+    found = torch.zeros(len(item), dtype=torch.uint8, device=crops.device)
+    if len(near) > 0:
+        found[near] = _heaviest_class(crops, item[near], [axis[near] for axis in positions])
+    return found.view(len(crops), *size)
+
+
+def _heaviest_class(crops: Tensor, item: Tensor, positions: list[Tensor]) -> Tensor:
+    lower = [axis.floor() for axis in positions]
+    corner = _flat_index(item, lower, crops.shape[1:])[None]
+    weight = torch.ones_like(lower[0])[None]
+    strides = (crops.stride(1), crops.stride(2), crops.stride(3))
+    for axis, floor, stride in zip(positions, lower, strides, strict=True):
+        part = axis - floor
+        corner = torch.cat([corner, corner + stride])
+        weight = torch.cat([weight * (1 - part), weight * part])
+    values = crops.flatten().take(corner)
+    inside = (weight * (values != 0)).sum(0) > 0.5
+    largest = values.amax(0) * inside
+    mixed = (((values != 0) & (values != largest)).any(0) & inside).nonzero()[:, 0]
+    if len(mixed) > 0:
+        values, weight = values[:, mixed], weight[:, mixed]
+        support = torch.stack([(weight * (values == own)).sum(0) for own in values])
+        best = support.masked_fill_(values == 0, -1).argmax(0, keepdim=True)
+        largest[mixed] = values.gather(0, best)[0]
+    return largest
+
+
+def _padded_crops(classes: Tensor, boxes: Tensor) -> Tensor:
+    """Occupied boxes cut out, one background voxel before each and at least two after."""
+    size = (boxes[..., 1] - boxes[..., 0] + 1).amax(0)
+    crops = classes.new_zeros(len(classes), *(size + 3).tolist())
+    for crop, single, box in zip(crops, classes, boxes.tolist(), strict=True):
+        source = single[tuple(slice(first, last + 1) for first, last in box)]
+        crop[tuple(slice(1, 1 + n) for n in source.shape)] = source
+    return crops
+
+
+def _occupied_cells(crops: Tensor) -> Tensor:
+    """Not zero where any of the eight corners of a cell is not zero."""
+    cells = crops[:, :-1] | crops[:, 1:]
+    cells = cells[:, :, :-1] | cells[:, :, 1:]
+    return (cells[..., :-1] | cells[..., 1:]).contiguous()
+
+
+def _flat_index(item: Tensor, positions: list[Tensor], lengths: Sequence[int]) -> Tensor:
+    flat = item
+    for axis, length in zip(positions, lengths, strict=True):
+        flat = flat * length + axis.long()
+    return flat
+
+
+def _terms(
+    maps: Tensor, starts: Tensor, size: tuple[int, int, int], like: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """Per row of the maps, what i and j add (B, I, J, 1) and what k adds (B, 1, 1, K)."""
+    i, j, k = (
+        starts[:, axis, None].double() + torch.arange(size[axis], dtype=torch.float64)
+        for axis in range(3)
+    )
+    terms = []
+    for row in maps.unbind(1):
+        plane = (row[:, 0, None] * i + row[:, 3, None])[:, :, None] + (row[:, 1, None] * j)[:, None]
+        line = row[:, 2, None] * k
+        terms.append((plane[..., None].to(like), line[:, None, None].to(like)))
+    return terms
+
+
+def _ends(profile: Tensor) -> tuple[int, int]:
+    indices = profile.nonzero()[:, 0]
+    return int(indices[0]), int(indices[-1])

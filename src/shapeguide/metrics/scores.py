@@ -1,0 +1,186 @@
+"""Scores of one label map against its reference: one row per case and structure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shapeguide.errors import ConfigError, GeometryError
+from shapeguide.geometry.volume import LabelMap, Structure, find_structure
+from shapeguide.metrics.masks import Box, foreground_box
+from shapeguide.metrics.overlap import dice
+from shapeguide.metrics.surface import assd_mm, hausdorff_mm, surface_dice, surface_distances
+
+METRICS = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm", "surface_dice_1mm")
+COLUMNS = (
+    "case",
+    "structure",
+    *METRICS,
+    "missed",
+    "prediction_mm3",
+    "reference_mm3",
+    "error",
+)
+"""Columns of a table of scores; `error` is empty for a case that was scored."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one structure of one case was found.
+
+    When neither label map holds the structure, every metric is nan: there is nothing to score.
+    """
+
+    structure: str
+    dice: float
+    hausdorff_mm: float
+    hd95_mm: float
+    assd_mm: float
+    surface_dice_1mm: float
+    missed: bool
+    """Whether exactly one of the two label maps holds the structure: Dice 0, distances infinite."""
+    prediction_mm3: float
+    reference_mm3: float
+
+    def __str__(self) -> str:
+        if self.missed:
+            volumes = (
+                f"prediction {self.prediction_mm3:.0f} mm3, reference {self.reference_mm3:.0f} mm3"
+            )
+            return f"{self.structure}: missed ({volumes})"
+        if np.isnan(self.dice):
+            return f"{self.structure}: in neither label map"
+        return (
+            f"{self.structure}: Dice {self.dice:.3f}, Hausdorff {self.hausdorff_mm:.2f} mm, "
+            f"HD95 {self.hd95_mm:.2f} mm, ASSD {self.assd_mm:.2f} mm, "
+            f"surface Dice {self.surface_dice_1mm:.3f} at 1 mm"
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one case, in the order of its structures."""
+
+    by_structure: tuple[Score, ...]
+
+    def __iter__(self) -> Iterator[Score]:
+        return iter(self.by_structure)
+
+    def __len__(self) -> int:
+        return len(self.by_structure)
+
+    def __getitem__(self, structure: str) -> Score:
+        for found in self.by_structure:
+            if found.structure == structure:
+                return found
+        known = ", ".join(found.structure for found in self.by_structure)
+        raise ConfigError(f"no score for structure {structure!r}; scored structures: {known}")
+
+    def __str__(self) -> str:
+        return "; ".join(str(found) for found in self.by_structure)
+
+
+def score(prediction: LabelMap, reference: LabelMap) -> Scores:
+    """Score every structure of a label map against its reference.
+
+    The structures are those of the reference, or of the prediction where the reference names none.
+    Each side is read with its own label ids for a structure, where it states them.
+
+    Args:
+        prediction: Label map on the grid of the reference.
+        reference: Label map.
+
+    Returns:
+        One score per structure, distances in mm of the grid.
+
+    Raises:
+        GeometryError: If the grids differ.
+        ConfigError: If neither label map names a structure, or the prediction names others.
+    """
+    _check_grids(prediction, reference)
+    structures = reference.structures or prediction.structures
+    if not structures:
+        raise ConfigError(
+            "neither the prediction nor the reference says what its label ids stand for; "
+            "give one of them structures, for instance Structure('hippocampus', (1, 2))"
+        )
+    box = _shared_box(prediction, reference)
+    cropped_prediction = np.ascontiguousarray(prediction.data[box])
+    cropped_reference = np.ascontiguousarray(reference.data[box])
+    scores: list[Score] = []
+    for structure in structures:
+        predicted_as = _same_structure(prediction, structure)
+        scores.append(
+            _score_structure(
+                np.isin(cropped_prediction, predicted_as.label_ids),
+                np.isin(cropped_reference, structure.label_ids),
+                reference,
+                structure.name,
+            )
+        )
+    return Scores(tuple(scores))
+
+
+def score_table(scored: Iterable[tuple[str, Scores]]) -> pd.DataFrame:
+    """Put the scores of cases into one table.
+
+    Args:
+        scored: Pairs of case id and the scores of that case.
+
+    Returns:
+        One row per case and structure, with the columns `COLUMNS`.
+    """
+    rows = [
+        {"case": case, **asdict(found), "error": ""} for case, scores in scored for found in scores
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _score_structure(
+    prediction: NDArray[np.bool_], reference: NDArray[np.bool_], on: LabelMap, name: str
+) -> Score:
+    distances = surface_distances(prediction, reference, spacing_mm=on.grid.spacing_mm)
+    return Score(
+        structure=name,
+        dice=dice(prediction, reference),
+        hausdorff_mm=hausdorff_mm(distances),
+        hd95_mm=hausdorff_mm(distances, percentile=95),
+        assd_mm=assd_mm(distances),
+        surface_dice_1mm=surface_dice(distances, tolerance_mm=1.0),
+        missed=distances.one_empty,
+        prediction_mm3=np.count_nonzero(prediction) * on.grid.voxel_volume_mm3,
+        reference_mm3=np.count_nonzero(reference) * on.grid.voxel_volume_mm3,
+    )
+
+
+def _same_structure(prediction: LabelMap, structure: Structure) -> Structure:
+    if not prediction.structures:
+        return structure
+    return find_structure(prediction.structures, structure.name)
+
+
+def _check_grids(prediction: LabelMap, reference: LabelMap) -> None:
+    if prediction.grid.matches(reference.grid):
+        return
+    raise GeometryError(
+        "prediction and reference lie on different grids:\n"
+        f"prediction {prediction.grid}\nreference {reference.grid}\n"
+        "resample the prediction to the reference grid first"
+    )
+
+
+def _shared_box(prediction: LabelMap, reference: LabelMap) -> Box:
+    """The box that holds every labelled voxel of both: all that the metrics have to look at."""
+    boxes = [foreground_box(label_map.data != 0) for label_map in (prediction, reference)]
+    filled = [box for box in boxes if box is not None]
+    if not filled:
+        return slice(0, 1), slice(0, 1), slice(0, 1)
+    i, j, k = (
+        slice(min(box[axis].start for box in filled), max(box[axis].stop for box in filled))
+        for axis in range(3)
+    )
+    return i, j, k

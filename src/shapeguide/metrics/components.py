@@ -73,7 +73,7 @@ def structure_volumes_mm3(label_map: LabelMap) -> dict[str, float]:
         return {structure.name: 0.0 for structure in label_map.structures}
     labels = np.ascontiguousarray(label_map.data[filled])
     return {
-        structure.name: np.count_nonzero(np.isin(labels, structure.label_ids))
+        structure.name: int(np.count_nonzero(np.isin(labels, structure.label_ids)))
         * label_map.grid.voxel_volume_mm3
         for structure in label_map.structures
     }

@@ -23,7 +23,7 @@ def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
         DataError: If an array is not boolean.
     """
     check_masks(prediction, reference)
-    total = np.count_nonzero(prediction) + np.count_nonzero(reference)
+    total = int(np.count_nonzero(prediction)) + int(np.count_nonzero(reference))
     if total == 0:
         return float("nan")
-    return 2 * np.count_nonzero(prediction & reference) / total
+    return 2 * int(np.count_nonzero(prediction & reference)) / total

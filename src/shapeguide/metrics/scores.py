@@ -27,6 +27,8 @@ COLUMNS = (
 )
 """Columns of a table of scores; `error` is empty for a case that was scored."""
 
+Row = dict[str, str | float | bool]
+
 
 @dataclass(frozen=True)
 class Score:
@@ -125,19 +127,23 @@ def score(prediction: LabelMap, reference: LabelMap) -> Scores:
     return Scores(tuple(scores))
 
 
-def score_table(scored: Iterable[tuple[str, Scores]]) -> pd.DataFrame:
-    """Put the scores of cases into one table.
+def score_rows(case: str, scores: Scores) -> list[Row]:
+    """The scores of one case as rows of a table."""
+    return [{"case": case, **asdict(found), "error": ""} for found in scores]
 
-    Args:
-        scored: Pairs of case id and the scores of that case.
 
-    Returns:
-        One row per case and structure, with the columns `COLUMNS`.
-    """
-    rows = [
-        {"case": case, **asdict(found), "error": ""} for case, scores in scored for found in scores
+def error_rows(case: str, structures: tuple[Structure, ...], reason: str) -> list[Row]:
+    """Rows of a case that could not be scored: no values, and why."""
+    empty = dict.fromkeys((*METRICS, "prediction_mm3", "reference_mm3"), float("nan"))
+    return [
+        {"case": case, "structure": structure.name, **empty, "missed": False, "error": reason}
+        for structure in structures
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def score_table(rows: Iterable[Row]) -> pd.DataFrame:
+    """Put rows from `score_rows` and `error_rows` into one table with the columns `COLUMNS`."""
+    return pd.DataFrame(list(rows), columns=list(COLUMNS))
 
 
 def _score_structure(
@@ -152,8 +158,8 @@ def _score_structure(
         assd_mm=assd_mm(distances),
         surface_dice_1mm=surface_dice(distances, tolerance_mm=1.0),
         missed=distances.one_empty,
-        prediction_mm3=np.count_nonzero(prediction) * on.grid.voxel_volume_mm3,
-        reference_mm3=np.count_nonzero(reference) * on.grid.voxel_volume_mm3,
+        prediction_mm3=int(np.count_nonzero(prediction)) * on.grid.voxel_volume_mm3,
+        reference_mm3=int(np.count_nonzero(reference)) * on.grid.voxel_volume_mm3,
     )
 
 

@@ -29,7 +29,7 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Summarise scores over cases, per structure and metric.
 
     Args:
-        table: Rows with the columns `COLUMNS`, from `score_table` or a file of `evaluate`.
+        table: Rows with the columns `COLUMNS`, from `score_table` or a file that `evaluate` wrote.
         seed: Of the bootstrap; the same table and seed give the same interval.
 
     Returns:

@@ -7,6 +7,7 @@ material points: what lies at `p` lies at `warp[:, :3] @ p + warp[:, 3]` afterwa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,9 +98,10 @@ def warp_images(images: Tensor, warps: Tensor, *, spacing_mm: tuple[float, float
     Raises:
         GeometryError: If shapes do not fit together or a warp cannot be inverted.
     """
-    source_maps = _target_to_source(images, warps, spacing_mm)
+    _check_channels(images, warps)
+    source_maps = _target_to_source(images.shape[2:], warps, spacing_mm)
     whole = torch.zeros(len(images), 3, dtype=torch.long)
-    grid = sampling_grid(source_maps, whole, tuple(images.shape[2:]), images)
+    grid = sampling_grid(source_maps, whole, _spatial_shape(images), images)
     return sample(images, grid, padding_mode="border")
 
 
@@ -123,10 +125,11 @@ def warp_one_hot(
     Raises:
         GeometryError: If shapes do not fit together or a warp cannot be inverted.
     """
-    source_maps = _target_to_source(one_hot, warps, spacing_mm)
+    _check_channels(one_hot, warps)
+    source_maps = _target_to_source(one_hot.shape[2:], warps, spacing_mm)
     if one_hot.requires_grad and torch.is_grad_enabled():
         whole = torch.zeros(len(one_hot), 3, dtype=torch.long)
-        grid = sampling_grid(source_maps, whole, tuple(one_hot.shape[2:]), one_hot)
+        grid = sampling_grid(source_maps, whole, _spatial_shape(one_hot), one_hot)
         return sample(one_hot, grid, padding_mode="zeros")
     floating = one_hot if one_hot.is_floating_point() else one_hot.float()
     channels = floating.flatten(0, 1)
@@ -161,9 +164,10 @@ def warp_classes(
         GeometryError: If shapes or types do not fit together or a warp cannot be inverted.
     """
     _check_classes(classes)
-    source_maps = _target_to_source(classes[:, None], warps, spacing_mm)
+    _check_count(warps, len(classes))
+    source_maps = _target_to_source(classes.shape[1:], warps, spacing_mm)
     warped = torch.zeros_like(classes, memory_format=torch.contiguous_format)
-    _warp_boxed(classes, occupied_boxes(classes), source_maps, into=warped)
+    _warp_boxed(list(classes), occupied_boxes(classes), source_maps, into=warped)
     return warped
 
 
@@ -192,42 +196,46 @@ def affine_pairs(
     _check_classes(classes)
     warps = draw_affine_warps(limits, count=2 * len(classes), generator=generator)
     boxes = occupied_boxes(classes)
-    first, second = torch.zeros((2, *classes.shape), dtype=torch.uint8, device=classes.device)
-    for copy, own_warps in ((first, warps[0::2]), (second, warps[1::2])):
-        source_maps = _target_to_source(classes[:, None], own_warps, spacing_mm)
-        _warp_boxed(classes, boxes, source_maps, into=copy)
+    copies = torch.zeros((2, *classes.shape), dtype=torch.uint8, device=classes.device)
+    _warp_boxed(
+        [*classes, *classes],
+        boxes.repeat(2, 1, 1),
+        _target_to_source(classes.shape[1:], torch.cat([warps[0::2], warps[1::2]]), spacing_mm),
+        into=copies.flatten(0, 1),
+    )
+    first, second = copies
     return first, second
 
 
-def _warp_boxed(classes: Tensor, boxes: Tensor, source_maps: Tensor, *, into: Tensor) -> None:
-    starts, size = target_boxes(boxes, source_maps, classes.shape[1:])
+def _warp_boxed(
+    classes: Sequence[Tensor], boxes: Tensor, source_maps: Tensor, *, into: Tensor
+) -> None:
+    starts, size = target_boxes(boxes, source_maps, into.shape[1:])
     if min(size) > 0:
         paste(sample_classes(classes, boxes, source_maps, starts, size), starts, into=into)
 
 
 def _target_to_source(
-    images: Tensor, warps: Tensor, spacing_mm: tuple[float, float, float]
+    spatial_shape: Sequence[int], warps: Tensor, spacing_mm: tuple[float, float, float]
 ) -> Tensor:
     """Maps from the voxel index of the output to that of the input, (B, 3, 4), float64."""
-    if images.ndim != 5:
-        raise GeometryError(f"expected (B, C, I, J, K), found shape {tuple(images.shape)}")
-    if warps.shape != (len(images), 3, 4):
-        raise GeometryError(
-            f"expected one (3, 4) warp for each of {len(images)} items, "
-            f"found warps of shape {tuple(warps.shape)}"
-        )
-    if len(spacing_mm) != 3 or not all(0 < step < math.inf for step in spacing_mm):
+    if not all(0 < step < math.inf for step in spacing_mm):
         raise GeometryError(f"spacing_mm must be three positive numbers, found {spacing_mm}")
     warps = warps.detach().to("cpu", torch.float64)
     determinants = torch.linalg.det(warps[:, :, :3])
     if not torch.isfinite(warps).all() or float(determinants.abs().min()) < SMALLEST_DETERMINANT:
         raise GeometryError(f"a warp is singular or not finite: {warps.tolist()}")
     spacing = torch.tensor(spacing_mm, dtype=torch.float64)
-    middle = (torch.tensor(images.shape[2:], dtype=torch.float64) - 1) / 2
+    middle = (torch.tensor(spatial_shape, dtype=torch.float64) - 1) / 2
     inverse = torch.linalg.inv(warps[:, :, :3])
     linear = inverse * spacing / spacing[:, None]
     shift = (inverse @ warps[:, :, 3:])[..., 0] / spacing
     return torch.cat([linear, (middle - linear @ middle - shift)[..., None]], dim=2)
+
+
+def _spatial_shape(images: Tensor) -> tuple[int, int, int]:
+    i, j, k = images.shape[-3:]
+    return i, j, k
 
 
 def _rotations(angles: Tensor) -> Tensor:
@@ -248,4 +256,18 @@ def _check_classes(classes: Tensor) -> None:
         raise GeometryError(
             f"expected class indices (B, I, J, K) of type uint8, "
             f"found shape {tuple(classes.shape)} of type {classes.dtype}"
+        )
+
+
+def _check_channels(images: Tensor, warps: Tensor) -> None:
+    if images.ndim != 5:
+        raise GeometryError(f"expected (B, C, I, J, K), found shape {tuple(images.shape)}")
+    _check_count(warps, len(images))
+
+
+def _check_count(warps: Tensor, count: int) -> None:
+    if warps.shape != (count, 3, 4):
+        raise GeometryError(
+            f"expected one (3, 4) warp for each of {count} items, "
+            f"found warps of shape {tuple(warps.shape)}"
         )

@@ -7,6 +7,7 @@ last bit, in a box, in the whole grid and in any batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -107,15 +108,19 @@ def paste(blocks: Tensor, starts: Tensor, *, into: Tensor) -> None:
 
 
 def sample_classes(
-    classes: Tensor, boxes: Tensor, source_maps: Tensor, starts: Tensor, size: tuple[int, int, int]
+    classes: Sequence[Tensor],
+    boxes: Tensor,
+    source_maps: Tensor,
+    starts: Tensor,
+    size: tuple[int, int, int],
 ) -> Tensor:
     """Class of each voxel of a box per item: weights interpolated linearly, heaviest class taken.
 
-    Most voxels of a box are nowhere near the structure, so one look-up of the cell that a voxel
-    falls into sorts them out, and the eight corners are read for the others only.
+    Most voxels of a box fall into cells whose eight corners agree, outside the structure or within
+    it; one look-up answers them, and the corners are read at the boundary only.
 
     Args:
-        classes: Shape (B, I, J, K), uint8.
+        classes: B maps of shape (I, J, K), uint8.
         boxes: Occupied boxes, shape (B, 3, 2).
         source_maps: Shape (B, 3, 4).
         starts: First index of each output box, shape (B, 3).
@@ -127,30 +132,30 @@ def sample_classes(
     crops = _padded_crops(classes, boxes)
     relative = source_maps.clone()
     relative[:, :, 3] -= boxes[:, :, 0] - 1
-    probe = torch.empty(0, dtype=torch.float32, device=classes.device)
+    probe = torch.empty(0, dtype=torch.float32, device=crops.device)
+    terms = _terms(relative, starts, size, probe)
     positions = [
-        (plane + line).clamp_(0, length - 2).flatten()
-        for (plane, line), length in zip(
-            _terms(relative, starts, size, probe), crops.shape[1:], strict=True
-        )
+        (plane + line).clamp_(0, length - 2)
+        for (plane, line), length in zip(terms, crops.shape[1:], strict=True)
     ]
-    item = torch.arange(len(crops), device=crops.device).repeat_interleave(
-        size[0] * size[1] * size[2]
-    )
-    cells = _occupied_cells(crops)
-    near = cells.flatten().take(_flat_index(item, positions, cells.shape[1:])).nonzero()[:, 0]
-    found = torch.zeros(len(item), dtype=torch.uint8, device=crops.device)
-    if len(near) > 0:
-        found[near] = _heaviest_class(crops, item[near], [axis[near] for axis in positions])
-    return found.view(len(crops), *size)
+    cells = _cell_classes(crops)
+    index = _flat_index(positions, cells.shape[1:])
+    answers = cells.flatten().index_select(0, index.flatten())
+    boundary = (answers < 0).nonzero()[:, 0]
+    found = answers.clamp_(min=0).to(torch.uint8)
+    if len(boundary) > 0:
+        item = boundary // index[0].numel()
+        near = [axis.flatten()[boundary] for axis in positions]
+        found[boundary] = _heaviest_class(crops, item, near)
+    return found.view(index.shape)
 
 
 def _heaviest_class(crops: Tensor, item: Tensor, positions: list[Tensor]) -> Tensor:
-    lower = [axis.floor() for axis in positions]
-    corner = _flat_index(item, lower, crops.shape[1:])[None]
-    weight = torch.ones_like(lower[0])[None]
-    strides = (crops.stride(1), crops.stride(2), crops.stride(3))
-    for axis, floor, stride in zip(positions, lower, strides, strict=True):
+    i, j, k = (axis.floor() for axis in positions)
+    strides = crops.stride()
+    corner = (item * strides[0] + i.long() * strides[1] + j.long() * strides[2] + k.long())[None]
+    weight = torch.ones_like(i)[None]
+    for axis, floor, stride in zip(positions, (i, j, k), strides[1:], strict=True):
         part = axis - floor
         corner = torch.cat([corner, corner + stride])
         weight = torch.cat([weight * (1 - part), weight * part])
@@ -166,27 +171,33 @@ def _heaviest_class(crops: Tensor, item: Tensor, positions: list[Tensor]) -> Ten
     return largest
 
 
-def _padded_crops(classes: Tensor, boxes: Tensor) -> Tensor:
+def _padded_crops(classes: Sequence[Tensor], boxes: Tensor) -> Tensor:
     """Occupied boxes cut out, one background voxel before each and at least two after."""
     size = (boxes[..., 1] - boxes[..., 0] + 1).amax(0)
-    crops = classes.new_zeros(len(classes), *(size + 3).tolist())
+    crops = classes[0].new_zeros(len(classes), *(size + 3).tolist())
     for crop, single, box in zip(crops, classes, boxes.tolist(), strict=True):
         source = single[tuple(slice(first, last + 1) for first, last in box)]
         crop[tuple(slice(1, 1 + n) for n in source.shape)] = source
     return crops
 
 
-def _occupied_cells(crops: Tensor) -> Tensor:
-    """Not zero where any of the eight corners of a cell is not zero."""
-    cells = crops[:, :-1] | crops[:, 1:]
-    cells = cells[:, :, :-1] | cells[:, :, 1:]
-    return (cells[..., :-1] | cells[..., 1:]).contiguous()
+def _cell_classes(crops: Tensor) -> Tensor:
+    """Class of each cell whose eight corners agree, -1 where they do not, int16."""
+    united = common = crops
+    for axis in (1, 2, 3):
+        count = united.shape[axis] - 1
+        united = united.narrow(axis, 0, count) | united.narrow(axis, 1, count)
+        common = common.narrow(axis, 0, count) & common.narrow(axis, 1, count)
+    return united.short().masked_fill_(united != common, -1).contiguous()
 
 
-def _flat_index(item: Tensor, positions: list[Tensor], lengths: Sequence[int]) -> Tensor:
-    flat = item
+def _flat_index(positions: list[Tensor], lengths: Sequence[int]) -> Tensor:
+    """Index into (B, *lengths), flattened, of the cells that positions (B, I, J, K) lie in."""
+    count = len(positions[0])
+    dtype = torch.int32 if count * math.prod(lengths) < 2**31 else torch.int64
+    flat = torch.arange(count, dtype=dtype, device=positions[0].device).view(-1, 1, 1, 1)
     for axis, length in zip(positions, lengths, strict=True):
-        flat = flat * length + axis.long()
+        flat = flat * length + axis.to(dtype)
     return flat
 
 

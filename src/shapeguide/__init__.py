@@ -7,7 +7,7 @@ package costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import read_dataset
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shapeguide.losses import ShapeLoss
     from shapeguide.metrics.scores import score
     from shapeguide.models.segmenter import load_segmenter
-    from shapeguide.models.shape_network import load_shape_network
+    from shapeguide.models.shape_model import load_shape_network
     from shapeguide.training.config import TrainSettings
     from shapeguide.training.segmentation_stage import train_segmenter
     from shapeguide.training.shape_stage import train_shape
@@ -73,7 +73,7 @@ _HOMES = {
     "losses": ("ShapeLoss",),
     "metrics.scores": ("score",),
     "models.segmenter": ("load_segmenter",),
-    "models.shape_network": ("load_shape_network",),
+    "models.shape_model": ("load_shape_network",),
     "training.config": ("TrainSettings",),
     "training.segmentation_stage": ("train_segmenter",),
     "training.shape_stage": ("train_shape",),
@@ -82,15 +82,17 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        value: Any = import_module("importlib.metadata").version("shapeguide")
-    elif name in _HOME_OF:
-        value = getattr(import_module(f"shapeguide.{_HOME_OF[name]}"), name)
-    else:
-        raise AttributeError(f"module 'shapeguide' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # so that a type checker knows the names above and no others
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            value = import_module("importlib.metadata").version("shapeguide")
+        elif name in _HOME_OF:
+            value = getattr(import_module(f"shapeguide.{_HOME_OF[name]}"), name)
+        else:
+            raise AttributeError(f"module 'shapeguide' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,112 @@
+"""What the commands share: how structures, test cases and settings stand on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from tyro.conf import UseAppendAction, arg
+
+import shapeguide as sg
+from shapeguide.errors import ConfigError
+from shapeguide.training.config import PRESETS, TrainSettings
+
+if TYPE_CHECKING:
+    from shapeguide.data.dataset import Dataset
+
+Structures = Annotated[
+    UseAppendAction[tuple[tuple[str, ...], ...]],
+    arg(name="structure", metavar="NAME=IDS"),
+]
+OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+SHORT_GROUPS = ("data", "shape_loss", "segmentation", "machine")
+"""Groups of settings whose options carry no prefix."""
+
+
+@dataclass(frozen=True)
+class CaseChoice:
+    """Which cases of a dataset are for training and which for testing."""
+
+    split: Annotated[str | None, arg(metavar="FILE|NAME")] = None
+    """A split file, or the name of a split that the dataset states, such as fold_0."""
+    fold: Annotated[int | None, arg(metavar="INT")] = None
+    """Test on this fold, from 0, train on the others."""
+    folds: int = 5
+    """How many folds there are."""
+    test_count: Annotated[int | None, arg(metavar="INT")] = None
+    """Test on so many cases drawn at random."""
+    split_seed: int = 0
+    """Seed of the folds and of the random draw."""
+
+    def apply(self, dataset: Dataset) -> tuple[Dataset, Dataset | None]:
+        """Training cases and test cases; all cases and None when nothing was chosen.
+
+        Raises:
+            ConfigError: If more than one way to choose is given.
+        """
+        given = {"--split": self.split, "--fold": self.fold, "--test-count": self.test_count}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) > 1:
+            raise ConfigError(f"{' and '.join(named)} each choose the test cases; give one of them")
+        if self.split is not None:
+            return dataset.split(self.split)
+        if self.fold is not None:
+            return dataset.fold(self.fold, count=self.folds, seed=self.split_seed)
+        if self.test_count is not None:
+            return dataset.split_at_random(test_count=self.test_count, seed=self.split_seed)
+        return dataset, None
+
+
+def parse_structures(words: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...]]:
+    """Structures as the command line gives them: `hippocampus=1,2` is one with two label ids.
+
+    Raises:
+        ConfigError: If a word does not read like that, or a name comes twice.
+    """
+    structures: dict[str, tuple[int, ...]] = {}
+    for word in (word for given in words for word in given):
+        name, _, ids = word.partition("=")
+        try:
+            label_ids = tuple(int(label_id) for label_id in ids.split(","))
+        except ValueError:
+            raise ConfigError(
+                f"--structure {word}: expected a name and label ids, such as hippocampus=1,2"
+            ) from None
+        if name in structures:
+            raise ConfigError(f"--structure {word}: {name} was given before; list its ids together")
+        structures[name] = sg.Structure(name, label_ids).label_ids
+    return structures
+
+
+def read_dataset(path: Path, structure: Sequence[Sequence[str]]) -> Dataset:
+    """Read a dataset, with the structures of the command line where they are given."""
+    dataset = sg.read_dataset(path)
+    return dataset.with_structures(**parse_structures(structure)) if structure else dataset
+
+
+def setting_options(arguments: Sequence[str]) -> list[tuple[str, Any, Any]]:
+    """Name, annotation and default of the options that `TrainSettings` gives the train command.
+
+    Args:
+        arguments: Of the command; the preset that they name gives the defaults.
+    """
+    defaults = PRESETS.get(_value_of("--preset", arguments), TrainSettings())
+    options: list[tuple[str, Any, Any]] = []
+    for name, setting in TrainSettings.model_fields.items():
+        kind = cast(Any, setting.annotation)
+        short = Annotated[kind, arg(name="")] if name in SHORT_GROUPS else kind
+        options.append((name, short, getattr(defaults, name)))
+    return options
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str:
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return ""

@@ -142,7 +142,7 @@ def test_centroids_land_where_the_warp_says() -> None:
         found = centroid_mm(weights.double(), ANISOTROPIC_MM)
         torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
         found = centroid_mm(classes.double(), ANISOTROPIC_MM)
-        torch.testing.assert_close(found, expected, atol=0.1, rtol=0)
+        torch.testing.assert_close(found, expected, atol=0.15, rtol=0)
 
 
 def test_a_quarter_turn_about_the_third_axis_moves_a_voxel_by_hand() -> None:

@@ -30,7 +30,7 @@ class MaskBank:
 
     def present(self) -> Tensor:
         """Which case has which structure, bool (N, S)."""
-        return self.masks.flatten(2).any(-1)
+        return self.masks.flatten(2).amax(-1) > 0
 
     def warped(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
         """Masks (B, S, I, J, K), each under a random affine warp of its own, soft at the edge."""
@@ -111,7 +111,9 @@ def surface_terms(
     return ShapeTerms(loss=errors.sum() / total, distance=(distances * weights).sum() / total)
 
 
-def surface_targets(first: Tensor, second: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:
+def surface_targets(
+    first: Tensor, second: Tensor, spacing_mm: tuple[float, float, float]
+) -> Tensor:
     """Mean symmetric surface distance of masks in canonical pose, in standard deviations.
 
     Args:
@@ -161,9 +163,7 @@ def _draw_pairs(
     return first, second
 
 
-def _draw_two_cases(
-    masks: Tensor, count: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _draw_two_cases(masks: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Pairs of different cases; with a single case, it and its corrupted copies."""
     first = _draw_cases(len(masks), count, generator)
     if len(masks) == 1:

@@ -11,8 +11,8 @@ from torch import Tensor
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
 from shapeguide.training.objectives import MaskBank
 
-LOWEST_AUC = 0.65
-LOWEST_RATIO = 1.1
+LOWEST_AUC = 0.75
+LOWEST_RATIO = 1.2
 SMALLEST_SPREAD = 1e-3
 
 

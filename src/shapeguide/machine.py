@@ -1,0 +1,43 @@
+"""Which device computes, in which precision, and how the state of a machine is told in a log."""
+
+from __future__ import annotations
+
+import torch
+
+from shapeguide.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: If this machine does not have it.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available.get(name, False):
+        there = ", ".join(kind for kind, has in available.items() if has)
+        raise ConfigError(f"device {name!r} is not available here; choose one of: auto, {there}")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`fp32` or `bf16`; `auto` takes bf16 where the device computes in it rather than emulates it."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context in which networks run in that precision on that device."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,73 @@
+"""A trained shape network with the space it was trained in and what was measured of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.geometry.volume import Structure
+from shapeguide.models.model_files import (
+    ModelDescription,
+    load_weights,
+    read_description,
+    space_from,
+    structures_from,
+)
+from shapeguide.models.shape_network import ShapeNetwork
+
+
+class ShapeModelDescription(ModelDescription):
+    """`model.json` of a shape network."""
+
+    kind: Literal["shape_network"] = "shape_network"
+    objective: str
+    pose: Literal["grid", "canonical"]
+    canonical_shape: Annotated[int, Field(ge=8, le=128)]
+    trunks: Annotated[int, Field(ge=1, le=255)]
+    quality: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeModel:
+    """A trained shape network and what belongs to it."""
+
+    network: ShapeNetwork
+    structures: tuple[Structure, ...]
+    space: WorkingSpace
+    objective: str
+    quality: tuple[dict[str, Any], ...]
+    """One row for each structure: same, different, ratio, auc, signature_std, collapsed."""
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """Names of the structures whose shapes the network does not tell apart."""
+        return tuple(str(row["structure"]) for row in self.quality if row["collapsed"])
+
+
+def load_shape_network(run_dir: str | Path) -> ShapeModel:
+    """Load the shape network of a finished shape stage.
+
+    Raises:
+        CheckpointError: If the stage is not finished, damaged, or the folder of another kind.
+    """
+    folder = Path(run_dir)
+    description = read_description(ShapeModelDescription, folder)
+    network = ShapeNetwork(
+        [item.name for item in description.structures],
+        channels=description.channels,
+        pose=description.pose,
+        canonical_shape=description.canonical_shape,
+        trunks=description.trunks,
+    )
+    load_weights(network, description, folder, "last")
+    return ShapeModel(
+        network=network.eval().requires_grad_(False),
+        structures=structures_from(description),
+        space=space_from(description.space),
+        objective=description.objective,
+        quality=description.quality,
+    )

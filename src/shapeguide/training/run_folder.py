@@ -1,0 +1,124 @@
+"""A run folder knows its settings and its data, so that another run never continues it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import shapeguide
+from shapeguide.data.dataset import Dataset
+from shapeguide.errors import CheckpointError, ConfigError
+from shapeguide.files import write_json
+from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.training.checkpoint import CHECKPOINT_FILE
+from shapeguide.training.config import TrainSettings
+
+RUN_FILE = "run.json"
+
+
+def claim_run_folder(
+    folder: Path, *, stage: str, settings: TrainSettings, train: Dataset, validation: Dataset | None
+) -> bool:
+    """Make the folder of a run, or take up the one that the same run left.
+
+    What the machine does (device, workers, checkpoint interval) may change between two starts; the
+    settings that decide on the result, the cases and the structures may not.
+
+    Args:
+        folder: The run folder.
+        stage: Name of the stage that the folder is for.
+        settings: Of this start.
+        train: Cases to train on.
+        validation: Cases held out of them, if any.
+
+    Returns:
+        Whether the run is already finished.
+
+    Raises:
+        ConfigError: If the folder holds something else, or a run of other settings or data.
+        CheckpointError: If its `run.json` is damaged.
+    """
+    identity = {
+        "stage": stage,
+        "settings": settings.model_dump(mode="json", exclude={"machine"}),
+        "dataset": _identity_of(train, validation),
+    }
+    path = folder / RUN_FILE
+    if path.is_file():
+        differences = _differences(_read_identity(path), identity)
+        if differences:
+            raise ConfigError(
+                f"{folder} holds another run: {'; '.join(differences[:6])}. "
+                "Choose another folder, or allow overwriting"
+            )
+        return (folder / MODEL_FILE).is_file()
+    foreign = [f for f in (CHECKPOINT_FILE, MODEL_FILE) if (folder / f).exists()]
+    if foreign:
+        raise ConfigError(f"{folder} holds {', '.join(foreign)} but no {RUN_FILE}; choose another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written_by = f"shapeguide {shapeguide.__version__}"
+        machine = settings.machine.model_dump(mode="json")
+        write_json(path, {**identity, "machine": machine, "written_by": written_by})
+    except OSError as error:
+        raise CheckpointError(f"cannot write to the run folder {folder}: {error}") from error
+    return False
+
+
+def clear_run_folder(folder: Path) -> None:
+    """Delete a run folder as a whole, if there is one.
+
+    Raises:
+        ConfigError: If the folder is not one of a run, so that nothing else is ever deleted.
+    """
+    if not folder.exists():
+        return
+    if not (folder / RUN_FILE).is_file() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not a run folder ({RUN_FILE} is missing): not deleted")
+    shutil.rmtree(folder)
+
+
+def _identity_of(train: Dataset, validation: Dataset | None) -> dict[str, Any]:
+    held_out = list(validation) if validation else []
+    sizes = hashlib.sha256()
+    for case in [*train, *held_out]:
+        files = [case.image] if case.label_map is None else [case.image, case.label_map]
+        for file in files:
+            sizes.update(f"{case.id} {file.name} {file.stat().st_size}\n".encode())
+    return {
+        "name": train.name,
+        "structures": {item.name: list(item.label_ids) for item in train.structures},
+        "train": [case.id for case in train],
+        "validation": [case.id for case in held_out],
+        "files": sizes.hexdigest(),
+    }
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: content[name] for name in ("stage", "settings", "dataset")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); use another run folder") from error
+
+
+def _differences(was: Any, now: Any, name: str = "") -> list[str]:
+    """Where two nested contents differ, in words."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        names = [*was, *(key for key in now if key not in was)]
+        return [
+            difference
+            for key in names
+            for difference in _differences(was.get(key), now.get(key), f"{name}.{key}".strip("."))
+        ]
+    if was == now:
+        return []
+    return [f"{name} was {_short(was)}, is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

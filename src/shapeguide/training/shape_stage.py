@@ -1,0 +1,254 @@
+"""Stage 1: train the shape network on the label maps, calibrate it, and say whether it collapsed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+import shapeguide
+from shapeguide.data.dataset import Dataset
+from shapeguide.data.preprocess import PreparedCases, WorkingSpace
+from shapeguide.geometry.warp import WarpLimits
+from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
+from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, load_shape_network
+from shapeguide.models.shape_network import ShapeNetwork
+from shapeguide.training.checkpoint import TrainingState
+from shapeguide.training.config import TrainSettings, resolve
+from shapeguide.training.loop import LoopPlan, generator_for, learning_rate_of, train_loop
+from shapeguide.training.objectives import (
+    MaskBank,
+    ShapeTerms,
+    pairwise_terms,
+    people_apart,
+    surface_terms,
+)
+from shapeguide.training.preparation import Preparation, prepare, start_fabric
+from shapeguide.training.run_folder import claim_run_folder
+from shapeguide.training.shape_quality import (
+    ShapeQuality,
+    mean_distance_between_cases,
+    measure_quality,
+)
+
+STAGE = 1
+CROP_MARGIN_VOXELS = 6
+
+logger = logging.getLogger(__name__)
+
+
+def train_shape(
+    dataset: Dataset,
+    *,
+    run_dir: str | Path,
+    settings: TrainSettings | str = "default",
+    progress: bool = True,
+) -> ShapeModel:
+    """Train a shape network on the label maps of a dataset.
+
+    The same call on the folder of a killed run resumes it; on that of a finished one it loads the
+    result.
+
+    Args:
+        dataset: Cases with label maps and structures.
+        run_dir: Folder for settings, log, checkpoint and model.
+        settings: Settings, or the name of a preset.
+        progress: Show a progress bar.
+
+    Raises:
+        ConfigError: If the folder belongs to another run.
+        DataError: If a case cannot be used.
+    """
+    folder, settings = Path(run_dir), resolve(settings)
+    preparation = prepare(dataset, settings)
+    if claim_run_folder(
+        folder,
+        stage="shape",
+        settings=settings,
+        train=preparation.train,
+        validation=preparation.validation,
+    ):
+        return load_shape_network(folder)
+    fabric = start_fabric(settings)
+    bank = mask_bank(preparation.prepared_train(), preparation.space, settings, fabric.device)
+    network = _new_network(dataset, settings)
+    _train(network, bank, folder, settings, fabric, progress)
+    network.to(fabric.device).eval().requires_grad_(False)
+    quality = _calibrate_and_measure(network, bank, preparation, settings)
+    for row in quality:
+        (logger.warning if row.collapsed else logger.info)("%s", row)
+    _write(network, quality, preparation.space, dataset, folder, settings)
+    return load_shape_network(folder)
+
+
+def mask_bank(
+    cases: PreparedCases, space: WorkingSpace, settings: TrainSettings, device: torch.device
+) -> MaskBank:
+    """Masks of prepared cases: on the whole working grid, or cropped around each structure.
+
+    The canonical pose removes position, so a crop loses nothing and costs a fraction; translations
+    then are not drawn.
+    """
+    count = max(1, len(cases.structures))
+    whole = (
+        torch.stack([torch.from_numpy(case.classes == s + 1) for s in range(count)])
+        for case in cases
+    )
+    limits = warp_limits(settings)
+    if settings.shape.pose == "grid":
+        masks = torch.stack(list(whole))
+    else:
+        masks = _cropped(list(whole))
+        limits = WarpLimits(limits.rotation_deg, limits.scale, translation_mm=0.0)
+    return MaskBank(masks.to(torch.uint8).to(device), space.spacing_mm, limits)
+
+
+def warp_limits(settings: TrainSettings) -> WarpLimits:
+    """The limits of random warps that the settings state."""
+    return WarpLimits(
+        rotation_deg=settings.warp.rotation_deg,
+        scale=settings.warp.scale,
+        translation_mm=settings.warp.translation_mm,
+    )
+
+
+class _Iterations(TorchDataset[int]):
+    """Batches that are nothing but their number: masks are drawn from the bank on the device."""
+
+    def __getitem__(self, iteration: int) -> int:
+        return iteration
+
+
+def _new_network(dataset: Dataset, settings: TrainSettings) -> ShapeNetwork:
+    names = [structure.name for structure in dataset.structures]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_for(settings.seed, STAGE).initial_seed())
+        return ShapeNetwork(
+            names,
+            channels=settings.shape.channels,
+            pose=settings.shape.pose,
+            canonical_shape=settings.shape.canonical_shape,
+            trunks=len(names) if settings.shape.one_per_structure else 1,
+        )
+
+
+def _train(
+    network: ShapeNetwork,
+    bank: MaskBank,
+    folder: Path,
+    settings: TrainSettings,
+    fabric: Fabric,
+    progress: bool,
+) -> None:
+    chosen = settings.shape
+    optimizer = torch.optim.Adam(network.parameters(), lr=chosen.learning_rate)
+    network.to(fabric.device)
+    plan = LoopPlan(
+        title="shape stage",
+        iterations=chosen.iterations,
+        learning_rate=learning_rate_of(chosen.decay, chosen.learning_rate, chosen.iterations),
+        checkpoint_every=settings.machine.checkpoint_every,
+        progress=progress,
+    )
+    train_loop(
+        TrainingState(network, optimizer),
+        plan,
+        run_dir=folder,
+        batches=_Iterations(),
+        step=_step(network, bank, settings),
+        fabric=fabric,
+    )
+
+
+def _step(
+    network: ShapeNetwork, bank: MaskBank, settings: TrainSettings
+) -> Callable[[Any, int], ShapeTerms]:
+    size = settings.shape.batch_size
+
+    def pairwise(_: Any, iteration: int) -> ShapeTerms:
+        generator = generator_for(settings.seed, STAGE, iteration)
+        return pairwise_terms(network, bank, batch_size=size, generator=generator)
+
+    if settings.shape.objective == "pairwise":
+        return pairwise
+    unit = people_apart(bank, generator=generator_for(settings.seed, STAGE, -1))
+
+    def surface(_: Any, iteration: int) -> ShapeTerms:
+        generator = generator_for(settings.seed, STAGE, iteration)
+        return surface_terms(network, bank, unit=unit, batch_size=size, generator=generator)
+
+    return surface
+
+
+def _calibrate_and_measure(
+    network: ShapeNetwork, bank: MaskBank, preparation: Preparation, settings: TrainSettings
+) -> list[ShapeQuality]:
+    """Set the calibration from the training cases; measure on held-out ones where there are two."""
+    pairs = settings.shape.quality_pairs
+    generator = generator_for(settings.seed, STAGE, -2)
+    calibration = mean_distance_between_cases(network, bank, pairs=pairs, generator=generator)
+    network.calibration.copy_(calibration)
+    held_out = preparation.validation is not None and len(preparation.validation) > 1
+    if held_out:
+        cases = preparation.prepared_validation()
+        bank = mask_bank(cases, preparation.space, settings, bank.masks.device)
+    generator = generator_for(settings.seed, STAGE, -3)
+    return measure_quality(network, bank, pairs=pairs, generator=generator, held_out=held_out)
+
+
+def _write(
+    network: ShapeNetwork,
+    quality: list[ShapeQuality],
+    space: WorkingSpace,
+    dataset: Dataset,
+    folder: Path,
+    settings: TrainSettings,
+) -> None:
+    weights = write_weights(network, folder, "last")
+    description = ShapeModelDescription(
+        made_by=f"shapeguide {shapeguide.__version__}",
+        structures=structures_to(dataset.structures),
+        space=space_to(space),
+        channels=settings.shape.channels,
+        weights={"last": weights},
+        objective=settings.shape.objective,
+        pose=settings.shape.pose,
+        canonical_shape=settings.shape.canonical_shape,
+        trunks=len(network.trunks),
+        quality=tuple(dict(row.as_row()) for row in quality),
+    )
+    write_description(description, folder)
+
+
+def _cropped(masks: list[Tensor]) -> Tensor:
+    """Masks (S, I, J, K) of each case to (N, S, i, j, k): a common box around each structure."""
+    boxes = [[_box(mask) for mask in case] for case in masks]
+    extents = [high - low + 1 for case in boxes for low, high in case if (high >= low).all()]
+    longest = torch.stack(extents).amax(0) if extents else torch.ones(3, dtype=torch.long)
+    # Room for the largest warp, and for a blob beside the structure.
+    shape = (longest.float() * 1.35).ceil().long() + 2 * CROP_MARGIN_VOXELS
+    cropped = torch.zeros((len(masks), len(masks[0]), *shape.tolist()), dtype=torch.bool)
+    for n, case in enumerate(masks):
+        for s, mask in enumerate(case):
+            low, high = boxes[n][s]
+            if (high < low).any():
+                continue
+            inside = mask[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))]
+            start = (shape - torch.tensor(inside.shape)) // 2
+            stop = start + torch.tensor(inside.shape)
+            cropped[n, s][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = inside
+    return cropped
+
+
+def _box(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last index of a mask (I, J, K) along each axis; last < first when empty."""
+    places = mask.nonzero()
+    if len(places) == 0:
+        return torch.zeros(3, dtype=torch.long), torch.full((3,), -1)
+    return places.amin(0), places.amax(0)

@@ -1,0 +1,209 @@
+"""Losses against the published formulas, written naively from the paper (DLMIA 2018)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from shapeguide.errors import ConfigError
+from shapeguide.geometry.warp import WarpLimits, draw_affine_warps, warp_one_hot
+from shapeguide.losses import (
+    LossTerms,
+    ShapeLoss,
+    cross_entropy_loss,
+    dice_loss,
+    hard_cap,
+    smooth_cap,
+)
+from shapeguide.metrics.overlap import dice
+from shapeguide.metrics.surface import hausdorff_mm, surface_distances
+from shapeguide.models.shape_network import ShapeNetwork, signature_distance
+
+SPACING = (1.0, 1.0, 1.0)
+
+
+def ball(radius: float, centre: tuple[float, float, float] = (8, 8, 8), edge: int = 16) -> Tensor:
+    lines = [torch.arange(edge) - c for c in centre]
+    i, j, k = torch.meshgrid(*lines, indexing="ij")
+    return (i**2 + j**2 + k**2 <= radius**2).float()[None, None]
+
+
+def network(pose: str = "grid", structures: int = 1) -> ShapeNetwork:
+    torch.manual_seed(0)
+    names = [f"s{n}" for n in range(structures)]
+    return ShapeNetwork(names, channels=(4, 8), pose="grid" if pose == "grid" else "canonical")
+
+
+def test_published_shape_learning_loss_is_the_norm_between_two_warps_of_one_map() -> None:
+    generator = torch.Generator().manual_seed(3)
+    warps = draw_affine_warps(WarpLimits(translation_mm=2.0), count=2, generator=generator)
+    first, second = (warp_one_hot(ball(5), warp[None], spacing_mm=SPACING) for warp in warps)
+    g = network()
+    one, other = g(first, spacing_mm=SPACING), g(second, spacing_mm=SPACING)
+    naive = math.sqrt(
+        sum(
+            (a - b) ** 2
+            for a, b in zip(one.flatten().tolist(), other.flatten().tolist(), strict=True)
+        )
+    )
+    assert signature_distance(one, other).item() == pytest.approx(naive, rel=1e-4)
+    assert naive > 0
+
+
+def test_published_dice_loss_is_one_minus_twice_the_overlap_over_the_sum() -> None:
+    prediction = torch.rand((1, 1, 4, 5, 6), generator=torch.Generator().manual_seed(0))
+    reference = (
+        torch.rand((1, 1, 4, 5, 6), generator=torch.Generator().manual_seed(1)) > 0.5
+    ).float()
+    overlap, total = 0.0, 0.0
+    for m, p in zip(reference.flatten().tolist(), prediction.flatten().tolist(), strict=True):
+        overlap += m * p
+        total += m + p
+    assert dice_loss(prediction, reference).item() == pytest.approx(
+        1 - 2 * overlap / total, abs=1e-6
+    )
+
+
+def test_published_shape_loss_is_the_norm_between_prediction_and_reference() -> None:
+    g = network()
+    loss = ShapeLoss(g, spacing_mm=SPACING, cap=1e9, cap_form="hard", distance="raw")
+    prediction, reference = ball(5) * 0.8, ball(4)
+    gap = g(prediction, spacing_mm=SPACING) - g(reference, spacing_mm=SPACING)
+    naive = float(np.sqrt((gap.detach().numpy() ** 2).sum()))
+    assert loss(prediction, reference).item() == pytest.approx(naive, rel=1e-4)
+
+
+def test_published_total_loss_is_dice_plus_alpha_times_the_capped_shape_loss() -> None:
+    dice_term, distance, alpha, cap = 0.3, 1.7, 0.1, 1.0
+    shape = alpha * hard_cap(torch.tensor(distance), cap)
+    terms = LossTerms(dice=torch.tensor(dice_term), shape=shape)
+    assert terms.total.item() == pytest.approx(dice_term + alpha * min(distance, cap))
+
+
+def test_published_dice_score_is_twice_the_overlap_over_the_sum_of_sizes() -> None:
+    first, second = ball(5)[0, 0].numpy() > 0, ball(4)[0, 0].numpy() > 0
+    both = sum(1 for a, b in zip(first.flat, second.flat, strict=True) if a and b)
+    naive = 2 * both / (int(first.sum()) + int(second.sum()))
+    assert dice(first, second) == pytest.approx(naive)
+
+
+def test_published_hausdorff_distance_is_the_larger_of_both_directed_maxima() -> None:
+    first, second = np.zeros((2, 7, 7, 7), dtype=bool)
+    first[1, 1, 1] = first[1, 5, 1] = second[1, 2, 1] = True
+    a, b = np.argwhere(first), np.argwhere(second)
+    directed = [max(min(math.dist(p, q) for q in y) for p in x) for x, y in ((a, b), (b, a))]
+    distances = surface_distances(first, second, spacing_mm=SPACING)
+    assert hausdorff_mm(distances) == pytest.approx(max(directed)) == 3.0
+
+
+def test_dice_loss_of_an_absent_class_costs_nothing() -> None:
+    nothing = torch.zeros((1, 2, 3, 3, 3))
+    assert dice_loss(nothing, nothing).item() == 0.0
+
+
+def test_dice_loss_averages_over_classes() -> None:
+    probabilities, reference = torch.zeros((2, 1, 2, 2, 2, 2))
+    reference[0, 0] = probabilities[0, 0] = 1
+    reference[0, 1] = 1
+    assert dice_loss(probabilities, reference).item() == pytest.approx(0.5)
+
+
+def test_losses_refuse_different_shapes() -> None:
+    with pytest.raises(ValueError, match="same classes"):
+        dice_loss(torch.zeros((1, 1, 2, 2, 2)), torch.zeros((1, 2, 2, 2, 2)))
+
+
+def test_cross_entropy_of_even_logits_is_the_log_of_the_class_count() -> None:
+    logits, classes = torch.zeros((1, 3, 2, 2, 2)), torch.ones((1, 2, 2, 2), dtype=torch.uint8)
+    assert cross_entropy_loss(logits, classes).item() == pytest.approx(math.log(3))
+
+
+def test_hard_cap_has_no_gradient_above_and_the_smooth_cap_always_has_one() -> None:
+    for cap_form, expected in ((hard_cap, 0.0), (smooth_cap, 1 / 16)):
+        distance = torch.tensor(3.0, requires_grad=True)
+        cap_form(distance, 1.0).backward()
+        assert distance.grad is not None
+        assert distance.grad.item() == pytest.approx(expected)
+
+
+def test_smooth_cap_stays_below_the_cap_and_starts_like_the_distance() -> None:
+    distances = torch.tensor([0.0, 1e-3, 1.0, 1e6])
+    capped = smooth_cap(distances, 1.0)
+    assert capped.tolist() == pytest.approx([0.0, 1e-3, 0.5, 1.0], rel=2e-3)
+    assert (capped <= 1.0).all()
+
+
+def test_shape_loss_is_zero_for_the_reference_itself_and_grows_with_a_stray_blob() -> None:
+    loss = ShapeLoss(network("canonical"), spacing_mm=SPACING)
+    reference = ball(4)
+    stray = torch.maximum(reference, ball(2, centre=(13, 13, 13)))
+    assert loss(reference, reference).item() == 0.0
+    assert loss(stray, reference).item() > loss(ball(4.2), reference).item()
+
+
+def test_shape_loss_is_invariant_to_translation_in_canonical_pose() -> None:
+    loss = ShapeLoss(network("canonical"), spacing_mm=SPACING, distance="raw")
+    assert loss(ball(4), ball(4, centre=(7, 9, 8))).item() < 1e-3
+
+
+def test_shape_loss_gives_the_prediction_a_gradient_and_its_network_none() -> None:
+    g = network("canonical")
+    loss = ShapeLoss(g, spacing_mm=SPACING)
+    prediction = (ball(4) * 0.9).requires_grad_()
+    loss(prediction, ball(5)).backward()
+    assert prediction.grad is not None
+    assert prediction.grad.isfinite().all()
+    assert prediction.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in g.parameters())
+
+
+def test_shape_loss_counts_in_the_distance_between_two_people() -> None:
+    g = network()
+    raw = ShapeLoss(g, spacing_mm=SPACING, distance="raw").distances(ball(5), ball(4))[0].item()
+    g.calibration.fill_(4.0)
+    calibrated = ShapeLoss(g, spacing_mm=SPACING).distances(ball(5), ball(4))[0].item()
+    assert calibrated == pytest.approx(raw / 4)
+
+
+def test_shape_loss_leaves_out_structures_that_the_reference_lacks() -> None:
+    loss = ShapeLoss(network(structures=2), spacing_mm=SPACING, distance="raw")
+    reference = torch.cat([ball(4), torch.zeros_like(ball(4))], dim=1)
+    prediction = torch.cat([ball(5), ball(3)], dim=1)
+    distances, present = loss.distances(prediction, reference)
+    assert present.tolist() == [[True, False]]
+    assert loss(prediction, reference).item() == pytest.approx(
+        smooth_cap(distances[0, 0], 1).item()
+    )
+
+
+def test_shape_loss_of_nothing_at_all_is_zero() -> None:
+    nothing = torch.zeros((1, 1, 16, 16, 16))
+    assert ShapeLoss(network("canonical"), spacing_mm=SPACING)(nothing, nothing).item() == 0.0
+
+
+def test_capped_share_counts_distances_at_or_above_the_cap() -> None:
+    loss = ShapeLoss(network(structures=2), spacing_mm=SPACING)
+    distances, present = (
+        torch.tensor([[0.5, 1.5], [1.0, 9.0]]),
+        torch.tensor([[True, True], [True, False]]),
+    )
+    assert loss.capped_share(distances, present).item() == pytest.approx(2 / 3)
+
+
+def test_shape_loss_refuses_a_network_without_calibration_and_a_cap_of_zero() -> None:
+    g = network()
+    with pytest.raises(ConfigError, match="cap"):
+        ShapeLoss(g, spacing_mm=SPACING, cap=0.0)
+    g.calibration.fill_(0.0)
+    with pytest.raises(ConfigError, match="calibration"):
+        ShapeLoss(g, spacing_mm=SPACING)
+
+
+def test_loss_terms_name_what_is_there() -> None:
+    terms = LossTerms(dice=torch.tensor(0.2), cross_entropy=torch.tensor(0.1))
+    assert list(terms.watched()) == ["dice", "cross_entropy"]
+    assert terms.total.item() == pytest.approx(0.3)

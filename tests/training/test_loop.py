@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from shapeguide.errors import CheckpointError
+from shapeguide.training.checkpoint import CHECKPOINT_FILE, TrainingState
+from shapeguide.training.log import LOG_FILE, read_log
+from shapeguide.training.loop import (
+    LoopPlan,
+    TrainingFailed,
+    cosine_decay,
+    generator_for,
+    train_loop,
+)
+
+
+@dataclass
+class Terms:
+    total: Tensor
+
+    def watched(self) -> dict[str, Tensor]:
+        return {"loss": self.total.detach()}
+
+
+class Numbers(Dataset[Tensor]):
+    def __getitem__(self, iteration: int) -> Tensor:
+        return torch.randn((4, 3), generator=generator_for(0, iteration))
+
+
+class Killed(Exception):
+    pass
+
+
+def state() -> TrainingState:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    return TrainingState(network, torch.optim.Adam(network.parameters()))
+
+
+def run(folder: Path, *, fail_at: int | None = None, iterations: int = 30) -> TrainingState:
+    live = state()
+
+    def step(batch: Tensor, iteration: int) -> Terms:
+        if iteration == fail_at:
+            raise Killed
+        return Terms((live.network(batch) - batch.sum(1, keepdim=True)).square().mean())
+
+    plan = LoopPlan("test", iterations, cosine_decay(0.1, 30), 7, progress=False)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    train_loop(live, plan, run_dir=folder, batches=Numbers(), step=step, fabric=fabric)
+    return live
+
+
+def test_resumed_training_equals_the_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    for fail_at in (3, 8, 25):
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", fail_at=fail_at)
+    resumed = run(tmp_path / "killed")
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+def test_resumed_log_holds_every_iteration_once(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, fail_at=26)
+    with (tmp_path / LOG_FILE).open("a") as opened:
+        opened.write('{"iteration": 2')
+    run(tmp_path)
+    assert [row["iteration"] for row in read_log(tmp_path / LOG_FILE)] == [10, 20, 30]
+
+
+def test_finished_training_does_nothing_more(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    again = run(tmp_path, fail_at=0)
+    assert again.iteration == 30
+    assert torch.equal(
+        next(iter(first.network.parameters())), next(iter(again.network.parameters()))
+    )
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run(tmp_path)
+    checkpoint = tmp_path / CHECKPOINT_FILE
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors"):
+        run(tmp_path)
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    network = nn.Linear(5, 5)
+    other = TrainingState(network, torch.optim.Adam(network.parameters()))
+    plan = LoopPlan("test", 40, cosine_decay(0.1, 40), 7, progress=False)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this training"):
+        train_loop(
+            other,
+            plan,
+            run_dir=tmp_path,
+            batches=Numbers(),
+            step=lambda batch, _: Terms(batch.mean()),
+            fabric=Fabric(accelerator="cpu", devices=1),
+        )
+
+
+def test_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    live = state()
+    plan = LoopPlan("test", 10, cosine_decay(0.1, 10), 5, progress=False)
+    with pytest.raises(TrainingFailed, match="last checkpoint is kept"):
+        train_loop(
+            live,
+            plan,
+            run_dir=tmp_path,
+            batches=Numbers(),
+            step=lambda batch, _: Terms(live.network(batch).sum() * float("nan")),
+            fabric=Fabric(accelerator="cpu", devices=1),
+        )
+
+
+def test_best_score_is_kept_once_reached(tmp_path: Path) -> None:
+    live, scores, kept = state(), iter([0.2, 0.9, 0.4]), []
+    plan = LoopPlan("test", 30, cosine_decay(0.1, 30), 7, validate_every=10, progress=False)
+    train_loop(
+        live,
+        plan,
+        run_dir=tmp_path,
+        batches=Numbers(),
+        step=lambda batch, _: Terms(live.network(batch).square().mean()),
+        fabric=Fabric(accelerator="cpu", devices=1),
+        validate=lambda: {"score": next(scores)},
+        keep_best=lambda: kept.append(live.iteration),
+    )
+    assert kept == [10, 20]
+    assert (live.best_score, live.best_iteration) == (0.9, 20)
+
+
+def test_workers_give_the_same_training_as_none(tmp_path: Path) -> None:
+    results = []
+    for workers in (0, 1):
+        live = state()
+        plan = LoopPlan("t", 8, cosine_decay(0.1, 8), 5, num_workers=workers, progress=False)
+        train_loop(
+            live,
+            plan,
+            run_dir=tmp_path / str(workers),
+            batches=Numbers(),
+            step=lambda batch, _, live=live: Terms(live.network(batch).square().mean()),  # type: ignore[misc]
+            fabric=Fabric(accelerator="cpu", devices=1),
+        )
+        results.append(live.network.state_dict())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_generators_of_neighbouring_iterations_differ() -> None:
+    draws = {float(torch.rand(1, generator=generator_for(0, 2, n))) for n in range(100)}
+    assert len(draws) == 100

@@ -35,7 +35,7 @@ $(BENCH_INSTALLED): $(INSTALLED)
 	@touch $@
 
 demo: $(INSTALLED)
-	$(RUN) -m shapeguide.cli demo --out $(DEMO) --overwrite
+	$(BIN)/shapeguide demo --out $(DEMO) --overwrite
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff format --check

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shapeguide import commands
-from shapeguide.arguments import CaseChoice, parse_structures
+from shapeguide.commands.arguments import CaseChoice, parse_structures
 from shapeguide.errors import ConfigError
 from shapeguide.training.config import PRESETS, TrainSettings
 

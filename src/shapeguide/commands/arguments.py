@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from tyro.conf import UseAppendAction, arg
 
@@ -21,7 +21,6 @@ Structures = Annotated[
     arg(name="structure", metavar="NAME=IDS"),
 ]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 SHORT_GROUPS = ("data", "shape_loss", "segmentation", "machine")
 """Groups of settings whose options carry no prefix."""
@@ -86,6 +85,16 @@ def read_dataset(path: Path, structure: Sequence[Sequence[str]]) -> Dataset:
     """Read a dataset, with the structures of the command line where they are given."""
     dataset = sg.read_dataset(path)
     return dataset.with_structures(**parse_structures(structure)) if structure else dataset
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuse to write to a path that is there, unless told to.
+
+    Raises:
+        ConfigError: If it is there and must stay.
+    """
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} is there already; choose another path or add --overwrite")
 
 
 def setting_options(arguments: Sequence[str]) -> list[tuple[str, Any, Any]]:

@@ -1,0 +1,64 @@
+"""Commands that make datasets: describe a folder, write a synthetic cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+import shapeguide as sg
+from shapeguide.commands.arguments import refuse_existing
+from shapeguide.commands.terminal import tell
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Write the description of a folder of scans and label maps (a Decathlon dataset.json).
+
+    Knows Decathlon, nnU-Net v2, BIDS derivatives and LPBA40 folders.
+    """
+
+    folder: Positional[Path]
+    out: Path = Path("dataset.json")
+    """The description to write."""
+    overwrite: bool = False
+    """Replace an older description."""
+
+    def run(self) -> int:
+        """Describe the folder."""
+        refuse_existing(self.out, self.overwrite)
+        sg.describe(self.folder, self.out)
+        tell(f"{len(sg.read_dataset(self.out))} cases described in {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Synthesize:
+    """Write a synthetic cohort: label maps of varying shape inside images that hide them."""
+
+    out: Positional[Path]
+    """Folder to write, in the Decathlon layout."""
+    cases: int = 40
+    seed: int = 0
+    spatial_shape: tuple[int, int, int] = (48, 48, 48)
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    shape: Literal["horn", "comma"] = "horn"
+    """A hippocampus-like horn or a caudate-like comma."""
+    overwrite: bool = False
+    """Replace the cohort that the folder holds."""
+
+    def run(self) -> int:
+        """Write the cohort."""
+        description = sg.write_cohort(
+            self.out,
+            count=self.cases,
+            seed=self.seed,
+            spatial_shape=self.spatial_shape,
+            spacing_mm=self.spacing_mm,
+            shape=self.shape,
+            overwrite=self.overwrite,
+        )
+        tell(f"{self.cases} cases described in {description}")
+        return 0

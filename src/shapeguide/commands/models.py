@@ -1,0 +1,134 @@
+"""Commands that make and use models: train, predict.
+
+The options of `train` that are not about files come from `TrainSettings` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+import shapeguide as sg
+from shapeguide.commands.arguments import (
+    CaseChoice,
+    OptionalPath,
+    Structures,
+    read_dataset,
+    setting_options,
+)
+from shapeguide.commands.terminal import tell
+from shapeguide.files import write_json
+from shapeguide.training.config import TrainSettings, build
+
+SPLIT_FILE = "split.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Train:
+    """Train a shape network and a segmenter; the same command resumes a run that was stopped."""
+
+    dataset: Positional[Path]
+    """A dataset.json, or a folder in a known layout."""
+    out: Path
+    """Run folder: settings, log, model."""
+    structure: Structures = ()
+    """A structure and its label ids, such as hippocampus=1,2."""
+    cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
+    shape_network: OptionalPath = None
+    """A finished run whose shape network guides this one too."""
+    overwrite: bool = False
+    """Delete an older run in the folder first."""
+
+    @property
+    def settings(self) -> TrainSettings:
+        """The preset and what the options change of it."""
+        return build(
+            TrainSettings, {name: getattr(self, name) for name in TrainSettings.model_fields}
+        )
+
+    def run(self) -> int:
+        """Train both stages, and note in the run folder which cases were kept for testing."""
+        from shapeguide.training.run_folder import clear_run_folder
+        from shapeguide.training.train import SHAPE_FOLDER
+
+        train, test = self.cases.apply(read_dataset(self.dataset, self.structure))
+        settings = self.settings
+        guide = self.shape_network
+        if guide is not None and (guide / SHAPE_FOLDER).is_dir():
+            guide = guide / SHAPE_FOLDER
+        if self.overwrite:
+            clear_run_folder(self.out / SHAPE_FOLDER)
+            clear_run_folder(self.out)
+        sg.train(
+            train,
+            out=self.out,
+            settings=settings,
+            shape_network=None if guide is None else sg.load_shape_network(guide),
+        )
+        tell(f"trained on {len(train)} cases; run folder: {self.out}")
+        if test is not None:
+            path = self.out / SPLIT_FILE
+            write_json(path, {"train": [c.id for c in train], "test": [c.id for c in test]})
+            tell(f"{len(test)} cases were kept for testing; use them with --split {path}")
+        return 0
+
+
+def train_command(arguments: Sequence[str]) -> type[_Train]:
+    """The train command with the options of `TrainSettings`."""
+    options = setting_options(arguments)
+    made = make_dataclass("Train", options, bases=(_Train,), frozen=True, kw_only=True)
+    made.__doc__ = _Train.__doc__
+    return made
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Segment scans, each on its own grid; scans that are done already are left alone."""
+
+    run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of a finished training."""
+    scans: Annotated[Positional[tuple[Path, ...]], arg(metavar="SCAN [SCAN ...]")]
+    """Scans, folders of scans, or a dataset.json, of which the test cases are taken."""
+    out: Path
+    """Folder of the label maps and of volumes.csv."""
+    cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
+    largest_component: bool = False
+    """Keep only the largest connected component of each structure."""
+    probabilities: bool = False
+    """Also write the probability of each structure."""
+    weights: Literal["last", "best"] = "last"
+    """Those after the last iteration, or those with the best validation score."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    overwrite: bool = False
+    """Segment scans again whose label map is there already."""
+
+    def run(self) -> int:
+        """Predict, and tell what failed."""
+        from shapeguide.inference import PredictionOptions
+
+        report = sg.predict_files(
+            self.run_dir,
+            [scan for given in self.scans for scan in self._scans_of(given)],
+            out_dir=self.out,
+            options=PredictionOptions(
+                largest_component=self.largest_component,
+                probabilities=self.probabilities,
+                overwrite=self.overwrite,
+            ),
+            weights=self.weights,
+            device=self.device,
+        )
+        done = f"{len(report.written)} label maps written, {len(report.kept)} kept"
+        tell(f"{done}, {len(report.failed)} failed; folder: {self.out}")
+        return 0 if report.complete else 1
+
+    def _scans_of(self, given: Path) -> list[Path]:
+        if given.suffix != ".json":
+            return [given]
+        everything = sg.read_dataset(given)
+        _, test = self.cases.apply(everything)
+        return [case.image for case in (everything if test is None else test)]

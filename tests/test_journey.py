@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -10,11 +11,11 @@ import pytest
 
 from shapeguide.cli import main
 
-TINY = (
+TINY = shlex.split(
     "--preset quick --device cpu --precision fp32 --channels 4 8 --dice-iterations 3 "
     "--guided-iterations 2 --shape.iterations 4 --shape.channels 4 8 --shape.quality-pairs 4 "
     "--accept-collapsed"
-).split()
+)
 STRUCTURE = ("--structure", "horn=1")
 
 

@@ -115,12 +115,12 @@ def _read_axis(data: NDArray[np.float32], reading: _AxisReading, axis: int) -> N
         copied: NDArray[np.float32] = np.take(data, weights.argmax(axis=1), axis=axis)
         return copied
     data = np.ascontiguousarray(data)
-    read: NDArray[np.float32]
+    if axis == 1:
+        return np.asarray(np.matmul(weights, data), dtype=np.float32)
+    # One large product is several times faster than a stack of small ones.
     if axis == 0:
-        read = np.matmul(weights, data.reshape(len(data), -1))
-        return read.reshape(len(weights), *data.shape[1:])
-    read = np.matmul(weights, data) if axis == 1 else np.matmul(data, weights.T)
-    return read
+        return (weights @ data.reshape(len(data), -1)).reshape(-1, *data.shape[1:])
+    return (data.reshape(-1, data.shape[2]) @ weights.T).reshape(*data.shape[:2], -1)
 
 
 def _sample_oblique(

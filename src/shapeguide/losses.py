@@ -54,7 +54,7 @@ def hard_cap(distances: Tensor, cap: float) -> Tensor:
 
 
 def smooth_cap(distances: Tensor, cap: float) -> Tensor:
-    """distance / (1 + distance / cap): below the cap for every distance, with a gradient for each.
+    """Distance / (1 + distance / cap): below the cap for every distance, with a gradient for each.
 
     Its slope is 1 at 0 and 1/4 at the cap, and falls with the square of the distance: a saturating
     exponential would lose the gradient at three caps, where training starts.

@@ -27,7 +27,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`fp32` or `bf16`; `auto` takes bf16 where the device computes in it rather than emulates it."""
+    """`fp32` or `bf16`; `auto` takes bf16 where the device has it in hardware."""
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -34,7 +34,7 @@ class Numbers(Dataset[Tensor]):
         return torch.randn((4, 3), generator=generator_for(0, iteration))
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -49,7 +49,7 @@ def run(folder: Path, *, fail_at: int | None = None, iterations: int = 30) -> Tr
 
     def step(batch: Tensor, iteration: int) -> Terms:
         if iteration == fail_at:
-            raise Killed
+            raise KilledError
         return Terms((live.network(batch) - batch.sum(1, keepdim=True)).square().mean())
 
     plan = LoopPlan("test", iterations, cosine_decay(0.1, 30), 7, progress=False)
@@ -61,7 +61,7 @@ def run(folder: Path, *, fail_at: int | None = None, iterations: int = 30) -> Tr
 def test_resumed_training_equals_the_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
     for fail_at in (3, 8, 25):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             run(tmp_path / "killed", fail_at=fail_at)
     resumed = run(tmp_path / "killed")
     for name, value in whole.network.state_dict().items():
@@ -69,7 +69,7 @@ def test_resumed_training_equals_the_undisturbed_one_to_the_bit(tmp_path: Path) 
 
 
 def test_resumed_log_holds_every_iteration_once(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(tmp_path, fail_at=26)
     with (tmp_path / LOG_FILE).open("a") as opened:
         opened.write('{"iteration": 2')

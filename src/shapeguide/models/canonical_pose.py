@@ -1,8 +1,8 @@
 """A mask brought to the pose that its own moments define.
 
-The centroid and the symmetric square root of the covariance place a unit box on the mask; sampling
-the mask there removes translation, scale and stretch exactly and leaves only a small rotation. All of
-it is differentiable with respect to a soft mask.
+The centroid and the symmetric square root of the covariance place a unit box on the mask;
+sampling the mask there removes translation, scale and stretch exactly and leaves only a small
+rotation. All of it is differentiable with respect to a soft mask.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def canonical_pose(
         extent: Half the edge of the cube, in standard deviations of the mask along each axis.
 
     Returns:
-        Masks in canonical pose, shape (B, S, shape, shape, shape), float32. An empty mask stays empty.
+        Masks in canonical pose, shape (B, S, shape, shape, shape), float32. An empty mask stays
+        empty.
     """
     flat = confident(masks.float()).flatten(0, 1)
     centre_mm, root_mm = moments(flat, spacing_mm=spacing_mm)
@@ -45,8 +46,8 @@ def canonical_pose(
 def confident(masks: Tensor) -> Tensor:
     """Push probabilities towards 0 and 1, as if their logits were three times as large.
 
-    Over a whole head the faint tail of a soft prediction outweighs the structure and would carry its
-    moments away; 0, 1/2 and 1 stay as they are.
+    Over a whole head the faint tail of a soft prediction outweighs the structure and would carry
+    its moments away; 0, 1/2 and 1 stay as they are.
     """
     inside = masks**CONFIDENCE_POWER
     return inside / (inside + (1 - masks) ** CONFIDENCE_POWER)

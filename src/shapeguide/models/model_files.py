@@ -1,6 +1,7 @@
 """Model files: weights as safetensors, everything else as JSON beside them. No pickle is read.
 
-`model.json` names the SHA-256 of each weights file, so a damaged or foreign file is found on loading.
+`model.json` names the SHA-256 of each weights file, so a damaged or foreign file is found on
+loading.
 """
 
 from __future__ import annotations

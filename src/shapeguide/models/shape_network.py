@@ -46,8 +46,8 @@ class ShapeNetwork(nn.Module):
         super().__init__()
         if not structures or not channels or trunks not in (1, len(structures)):
             raise ConfigError(
-                f"a shape network needs structures, channels, and one trunk or one for each structure; "
-                f"found {list(structures)}, {list(channels)}, {trunks}"
+                "a shape network needs structures, channels, and one trunk or one for each "
+                f"structure; found {list(structures)}, {list(channels)}, {trunks}"
             )
         self.structures = tuple(structures)
         self.channels = tuple(channels)
@@ -77,7 +77,7 @@ class ShapeNetwork(nn.Module):
         return self.signatures(self.view(masks, spacing_mm=spacing_mm))
 
     def view(self, masks: Tensor, *, spacing_mm: tuple[float, float, float]) -> Tensor:
-        """What the convolutions see of masks (B, S, I, J, K): themselves, or their canonical pose."""
+        """What the convolutions see: the masks (B, S, I, J, K), or their canonical pose."""
         if self.pose == "grid":
             return masks
         return canonical_pose(masks, spacing_mm=spacing_mm, shape=self.canonical_shape)

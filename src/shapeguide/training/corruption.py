@@ -70,7 +70,7 @@ def _smooth_noise(masks: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _half_space(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Bool: all but a random share of the voxels of each mask, cut by a plane of random direction."""
+    """Bool: each mask but for a random share, cut off by a plane of random direction."""
     directions = torch.randn((len(masks), 3), generator=generator).to(masks.device)
     shares = torch.rand(len(masks), generator=generator) * MOST_TRUNCATED
     height = torch.einsum("bd,dijk->bijk", directions, _positions(masks))[:, None]

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -71,12 +71,13 @@ def train_loop(
     fabric: Fabric,
     validate: Callable[[], Mapping[str, float]] | None = None,
     keep_best: Callable[[], None] | None = None,
+    milestones: Mapping[int, Path] | None = None,
 ) -> None:
     """Train from the checkpoint in the run folder, or from the start, to the last iteration.
 
-    Randomness belongs to the batch and the step, which draw it from the seed and the iteration number;
-    so a resumed training does exactly what an undisturbed one would have done. Ctrl-C and SIGTERM end
-    the current iteration, save, and then raise KeyboardInterrupt.
+    Randomness belongs to the batch and the step, which draw it from the seed and the iteration
+    number; so a resumed training does exactly what an undisturbed one would have done. Ctrl-C and
+    SIGTERM end the current iteration, save, and then raise KeyboardInterrupt.
 
     Args:
         state: Network and optimizer, set up by `fabric`; changed in place.
@@ -87,6 +88,7 @@ def train_loop(
         fabric: Device and precision.
         validate: Figures to log; `score` among them decides on the best weights.
         keep_best: Called when the score is the highest so far.
+        milestones: Iterations after which a checkpoint is kept under a name of its own.
 
     Raises:
         TrainingFailed: If the loss is not finite; the last checkpoint stays.
@@ -120,6 +122,10 @@ def train_loop(
                     state.best_score, state.best_iteration = found["score"], done
                     if keep_best:
                         keep_best()
+            if milestones and done in milestones:
+                # Whoever goes on from here finds a best of its own.
+                start_anew = replace(state, best_score=None, best_iteration=None)
+                save_checkpoint(start_anew, milestones[done])
             if done % plan.checkpoint_every == 0 or last or stop.is_set():
                 save_checkpoint(state, checkpoint)
             if stop.is_set() and not last:
@@ -171,7 +177,7 @@ def learning_rate_of(decay: str, peak: float, iterations: int) -> Callable[[int]
 
 
 def generator_for(seed: int, *parts: int) -> torch.Generator:
-    """A generator that depends on nothing but the seed and the parts, such as stage and iteration."""
+    """A generator that depends on the seed and the parts only, such as stage and iteration."""
     mixed = seed
     for part in parts:
         # Knuth's multiplicative hash keeps neighbouring iterations apart.

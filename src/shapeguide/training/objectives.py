@@ -1,4 +1,4 @@
-"""What the shape network is trained on: affine pairs as published, or distances that mean surface error."""
+"""What the shape network learns: affine pairs as published, or distances as surface error."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def surface_terms(
 ) -> ShapeTerms:
     """Distances regressed to the surface error that remains after affine alignment.
 
-    Of each three pairs one shows a case twice, one shows two cases and one a case and a corrupted copy.
-    Targets are measured before the warps, so that warps must not count; every second mask is softened,
-    for the shape loss sees soft predictions.
+    Of each three pairs one shows a case twice, one shows two cases and one a case and a corrupted
+    copy. Targets are measured before the warps, so that warps must not count; every second mask
+    is softened, for the shape loss sees soft predictions.
 
     Args:
         network: The network in training.

@@ -14,7 +14,6 @@ from shapeguide.machine import choose_device, choose_precision
 from shapeguide.training.config import TrainSettings
 
 SMALLEST_TRAINING_SET = 10
-SHAPE_DIVISOR = 16
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def prepare(dataset: Dataset, settings: TrainSettings) -> Preparation:
         spatial_shape=settings.data.spatial_shape,
         centre=settings.data.centre,
         normalisation=settings.data.normalisation,
-        divisor=SHAPE_DIVISOR,
+        divisor=2 ** (len(settings.segmentation.channels) - 1),
     )
     return Preparation(train, validation, space, int(settings.data.memory_limit_gb * 1024**3))
 
@@ -76,8 +75,8 @@ def prepare(dataset: Dataset, settings: TrainSettings) -> Preparation:
 def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Dataset | None]:
     """Split validation cases off the training cases; a person stays on one side.
 
-    Without a stated number, a tenth of the cases, 1 to 8; none when there are fewer than ten, because
-    then each labelled case is worth more in training.
+    Without a stated number, a tenth of the cases, 1 to 8; none when there are fewer than ten,
+    because then each labelled case is worth more in training.
     """
     count = settings.segmentation.validation_cases
     if count is None:
@@ -103,5 +102,3 @@ def start_fabric(settings: TrainSettings) -> Fabric:
         devices=index,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
-
-

@@ -11,12 +11,17 @@ from typing import Any
 import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
-from shapeguide.files import write_json
+from shapeguide.files import write_json, written_whole
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.config import TrainSettings
+from shapeguide.training.log import LOG_FILE
 
 RUN_FILE = "run.json"
+BRANCH_FILE = "before_guidance.safetensors"
+"""Checkpoint of the last iteration without the shape loss, where other guidance can set in."""
+GUIDANCE_SETTINGS = ("guidance", "shape", "shape_loss")
+"""Settings that the iterations before the guidance do not depend on."""
 
 
 def claim_run_folder(
@@ -66,6 +71,34 @@ def claim_run_folder(
     except OSError as error:
         raise CheckpointError(f"cannot write to the run folder {folder}: {error}") from error
     return False
+
+
+def branch(source: Path, folder: Path) -> None:
+    """Start the run in `folder` from the iterations that `source` did before its guidance set in.
+
+    Does nothing when `folder` has a checkpoint already.
+
+    Raises:
+        ConfigError: If the two runs differ in more than their guidance, or the source is too young.
+        CheckpointError: If a file is damaged or cannot be written.
+    """
+    if (folder / CHECKPOINT_FILE).exists():
+        return
+    if not (source / BRANCH_FILE).is_file():
+        raise ConfigError(
+            f"{source} has no {BRANCH_FILE}: it is not a segmentation run, or has not yet done "
+            "its Dice iterations"
+        )
+    was, now = (_read_identity(path / RUN_FILE) for path in (source, folder))
+    for identity in (was, now):
+        for name in GUIDANCE_SETTINGS:
+            identity["settings"].pop(name, None)
+    differences = _differences(was, now)
+    if differences:
+        raise ConfigError(f"cannot branch from {source}: {'; '.join(differences[:6])}")
+    with written_whole(folder / CHECKPOINT_FILE) as temporary:
+        shutil.copyfile(source / BRANCH_FILE, temporary)
+    shutil.copyfile(source / LOG_FILE, folder / LOG_FILE)
 
 
 def clear_run_folder(folder: Path) -> None:

@@ -17,8 +17,8 @@ STAGE = 2
 class CaseBatches(TorchDataset[tuple[Tensor, Tensor]]):
     """Item n is the batch of iteration n: images (B, 1, I, J, K) and class indices (B, I, J, K).
 
-    Every case comes once in each round, in an order drawn from the seed and the number of the round,
-    so the batch depends on nothing but the seed and the iteration.
+    Every case comes once in each round, in an order drawn from the seed and the number of the
+    round, so the batch depends on nothing but the seed and the iteration.
     """
 
     def __init__(self, cases: PreparedCases, *, batch_size: int, seed: int) -> None:

@@ -18,13 +18,13 @@ from shapeguide.data.preprocess import PreparedCases
 from shapeguide.errors import ConfigError
 from shapeguide.losses import LossTerms, ShapeLoss, cross_entropy_loss, dice_loss
 from shapeguide.models.model_files import (
+    WEIGHTS_FILES,
     hash_of,
     space_to,
     structures_to,
     write_description,
     write_weights,
 )
-from shapeguide.models.model_files import WEIGHTS_FILES
 from shapeguide.models.segmenter import (
     Segmenter,
     SegmenterDescription,
@@ -36,7 +36,7 @@ from shapeguide.training.checkpoint import TrainingState
 from shapeguide.training.config import TrainSettings, resolve
 from shapeguide.training.loop import LoopPlan, generator_for, learning_rate_of, train_loop
 from shapeguide.training.preparation import Preparation, prepare, start_fabric
-from shapeguide.training.run_folder import claim_run_folder
+from shapeguide.training.run_folder import BRANCH_FILE, branch, claim_run_folder
 from shapeguide.training.segmentation_batches import (
     STAGE,
     CaseBatches,
@@ -55,6 +55,7 @@ def train_segmenter(
     *,
     run_dir: str | Path,
     settings: TrainSettings | str = "default",
+    branch_from: str | Path | None = None,
     progress: bool = True,
 ) -> Segmenter:
     """Train a segmenter, guided by a shape network when one is given.
@@ -68,11 +69,15 @@ def train_segmenter(
         shape_network: A trained shape network of the same structures; None for the plain baseline.
         run_dir: Folder for settings, log, checkpoint and model.
         settings: Settings, or the name of a preset.
+        branch_from: Run folder of the same data and settings, guidance apart, whose Dice iterations
+            are taken over instead of being computed again; the last weights are the same to the
+            bit.
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: If the folder belongs to another run, or the shape network has other structures,
-            another space, or is collapsed.
+        ConfigError: If the folder belongs to another run, or the shape network has other
+        structures,
+            another space, or is collapsed, or the run to branch from is another one.
         DataError: If a case cannot be used.
     """
     folder, settings = Path(run_dir), resolve(settings)
@@ -87,6 +92,8 @@ def train_segmenter(
         validation=preparation.validation,
     ):
         return load_segmenter(folder, device=settings.machine.device)
+    if branch_from is not None:
+        branch(Path(branch_from), folder)
     fabric = start_fabric(settings)
     network = _new_network(dataset, settings)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.segmentation.learning_rate)
@@ -195,8 +202,8 @@ def _shape_loss(
     guidance = settings.shape_loss
     if model.collapsed and not guidance.accept_collapsed:
         raise ConfigError(
-            f"the shape network has collapsed for {', '.join(model.collapsed)}: it tells two people "
-            f"apart no better than chance, so it cannot guide ({_figures(model)}). Train it with "
+            f"the shape network has collapsed for {', '.join(model.collapsed)}: it tells "
+            f"two people apart no better than chance, so it cannot guide ({_figures(model)}). Train it with "
             "the objective 'surface', or set shape_loss.accept_collapsed to go on all the same"
         )
     return ShapeLoss(
@@ -260,6 +267,7 @@ def _run(
         fabric=fabric,
         validate=validate,
         keep_best=lambda: _keep_best(state, folder),
+        milestones={chosen.dice_iterations: folder / BRANCH_FILE},
     )
 
 
@@ -274,7 +282,8 @@ def _write(
     folder: Path,
     settings: TrainSettings,
 ) -> None:
-    weights: dict[Literal["last", "best"], str] = {"last": write_weights(state.network, folder, "last")}
+    weights: dict[Literal["last", "best"], str] = {}
+    weights["last"] = write_weights(state.network, folder, "last")
     if state.best_iteration is not None:
         weights["best"] = hash_of(folder / WEIGHTS_FILES["best"])
     description = SegmenterDescription(

@@ -53,8 +53,8 @@ class ShapeQuality:
         verdict = "COLLAPSED" if self.collapsed else "tells cases apart"
         return (
             f"{self.structure}: same case {self.same:.3g}, different cases {self.different:.3g}, "
-            f"ratio {self.ratio:.2f}, AUC {self.auc:.3f}, signature spread {self.signature_std:.2g}, "
-            f"{self.cases} {where} cases: {verdict}"
+            f"ratio {self.ratio:.2f}, AUC {self.auc:.3f}, "
+            f"signature spread {self.signature_std:.2g}, {self.cases} {where} cases: {verdict}"
         )
 
 

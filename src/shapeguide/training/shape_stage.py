@@ -1,4 +1,4 @@
-"""Stage 1: train the shape network on the label maps, calibrate it, and say whether it collapsed."""
+"""Stage 1: train the shape network on label maps, calibrate it, see whether it collapsed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,129 @@
+"""What data, augmentation and guidance add to a training step, as ratios within one run.
+
+    python benchmarks/training_step.py
+    python benchmarks/training_step.py --spatial-shape 96 112 96 --batch-size 1
+
+The three steps take turns, so that a noisy machine slows all of them alike; medians are compared.
+Targets (design, section 6): with data at most 1.10 times the bare step, guided at most 1.15 times
+the step on Dice alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import tyro
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import shapeguide as sg
+from shapeguide.data.preprocess import PreparedCases, choose_working_space
+from shapeguide.losses import LossTerms, ShapeLoss
+from shapeguide.models.segmenter import build_segmenter
+from shapeguide.models.shape_network import ShapeNetwork
+from shapeguide.training.config import TrainSettings, preset
+from shapeguide.training.preparation import start_fabric
+from shapeguide.training.segmentation_batches import CaseBatches
+from shapeguide.training.segmentation_stage import SegmentationStep
+
+
+def main(
+    spatial_shape: tuple[int, int, int] = (48, 64, 48), batch_size: int = 2, repeats: int = 15
+) -> None:
+    """Time the steps.
+
+    Args:
+        spatial_shape: Working shape.
+        batch_size: Volumes in a batch.
+        repeats: Rounds; the first is dropped.
+    """
+    settings = preset("default")
+    chosen = settings.segmentation.changed(batch_size=batch_size, dice_iterations=0)
+    settings = settings.changed(segmentation=chosen)
+    fabric = start_fabric(settings)
+    network, optimizer = _network(settings, fabric)
+    loss = ShapeLoss(ShapeNetwork(["horn"]), spacing_mm=(1.0, 1.0, 1.0)).to(fabric.device)
+    plain = SegmentationStep(network, (1.0, 1.0, 1.0), settings)
+    guided = SegmentationStep(network, (1.0, 1.0, 1.0), settings, loss)
+    with tempfile.TemporaryDirectory() as folder:
+        batches = _batches(Path(folder), spatial_shape, batch_size)
+        images, classes = (part.to(fabric.device) for part in batches[0])
+
+        def update(terms: LossTerms) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(terms.total)
+            optimizer.step()
+
+        steps: dict[str, Callable[[int], None]] = {
+            "bare network step": lambda n: update(plain.terms(network(images).float(), classes, n)),
+            "with data and augmentation": lambda n: update(plain(_on(fabric, batches[n]), n)),
+            "guided, with data": lambda n: update(guided(_on(fabric, batches[n]), n)),
+        }
+        seconds = _take_turns(steps, repeats, fabric.device)
+    _show(seconds, fabric, spatial_shape, batch_size)
+
+
+def _network(settings: TrainSettings, fabric: Fabric) -> tuple[nn.Module, torch.optim.Optimizer]:
+    network = build_segmenter(settings.segmentation.channels, classes=2)
+    network_and_optimizer = fabric.setup(network, torch.optim.Adam(network.parameters()))
+    return network_and_optimizer[0], network_and_optimizer[1]
+
+
+def _batches(folder: Path, spatial_shape: tuple[int, int, int], batch_size: int) -> CaseBatches:
+    description = sg.write_cohort(folder / "cohort", count=4, spatial_shape=spatial_shape)
+    dataset = sg.read_dataset(description)
+    space = choose_working_space(dataset, spatial_shape=spatial_shape)
+    cases = PreparedCases(tuple(dataset), space, cache_dir=folder / "cache")
+    return CaseBatches(cases, batch_size=batch_size, seed=0)
+
+
+def _on(fabric: Fabric, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    moved: tuple[Tensor, Tensor] = fabric.to_device(batch)
+    return moved
+
+
+def _take_turns(
+    steps: dict[str, Callable[[int], None]], repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(repeats + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step(turn)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _show(
+    seconds: dict[str, list[float]],
+    fabric: Fabric,
+    spatial_shape: tuple[int, int, int],
+    batch_size: int,
+) -> None:
+    title = (
+        f"{fabric.device}, batch {batch_size} of {spatial_shape}, {torch.get_num_threads()} threads"
+    )
+    table = Table("step", "median s", "ratio", "to", "target", title=title)
+    names = list(seconds)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    against = {names[1]: (names[0], 1.10), names[2]: (names[1], 1.15)}
+    table.add_row(names[0], f"{medians[names[0]]:.3f}", "", "", "")
+    for name, (other, target) in against.items():
+        # Ratios within a round, so that a slow moment of the machine counts for both.
+        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
+        table.add_row(name, f"{medians[name]:.3f}", f"{ratio:.3f}", other, f"{target:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -16,8 +16,9 @@ import pytest
 from nibabel.freesurfer.mghformat import MGHImage
 from numpy.typing import NDArray
 
-from shapeguide.data.headers import is_scan, scan_stem
 from shapeguide.data.nifti import (
+    case_id_of,
+    list_scans,
     read_grid,
     read_label_map,
     read_volume,
@@ -427,14 +428,13 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_half_written(
     assert path.read_bytes() == b"old"
 
 
-def test_names_of_scans_are_recognised() -> None:
-    assert scan_stem(Path("a/case_1.nii.gz")) == "case_1"
-    assert (
-        scan_stem(Path("S01.delineation.skullstripped.img.gz")) == "S01.delineation.skullstripped"
-    )
-    assert is_scan(Path("a.MGZ"))
-    assert not is_scan(Path("._a.nii.gz"))
-    assert not is_scan(Path("a.txt"))
+def test_names_of_scans_are_recognised(tmp_path: Path) -> None:
+    assert case_id_of(Path("a/case_1.nii.gz")) == "case_1"
+    assert case_id_of(Path("S01.native.mri.img.gz")) == "S01.native.mri"
+    for name in ("b.MGZ", "a.nii", "._a.nii", "c.hdr", "c.img.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.nii").mkdir()
+    assert [path.name for path in list_scans(tmp_path)] == ["a.nii", "b.MGZ", "c.hdr"]
 
 
 @pytest.mark.real_data

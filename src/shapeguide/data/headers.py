@@ -61,14 +61,25 @@ class ScanHeader:
     voxels: StoredVoxels
 
 
-def scan_stem(path: Path) -> str:
-    """File name without the suffix of a scan: `case_1.nii.gz` gives `case_1`."""
+def case_id_of(path: Path) -> str:
+    """File name without the suffix of a scan: `case_1.nii.gz` gives `case_1`.
+
+    Raises:
+        DataError: If the name is not that of a scan.
+    """
     return path.name[: len(path.name) - len(_suffix(path))]
 
 
-def is_scan(path: Path) -> bool:
-    """Whether the name is that of a scan; the hidden `._` files of macOS are not."""
-    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+def list_scans(folder: Path) -> list[Path]:
+    """Scans in a folder by name, a pair of files once; the hidden `._` files of macOS are none."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    names = [name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+    pairs = {case_id_of(Path(name)) for name in names if name.lower().endswith(PAIR_HEADERS)}
+    return [
+        folder / name
+        for name in names
+        if not (name.lower().endswith(PAIR_VOXELS) and case_id_of(Path(name)) in pairs)
+    ]
 
 
 def stored_files(path: Path) -> tuple[Path, ...]:

@@ -13,11 +13,27 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from numpy.typing import NDArray
 
-from shapeguide.data.headers import StoredVoxels, opened, read_header
+from shapeguide.data.headers import (
+    StoredVoxels,
+    case_id_of,
+    list_scans,
+    opened,
+    read_header,
+)
 from shapeguide.errors import DataError
 from shapeguide.files import written_whole
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import LabelMap, Placement, Structure, Volume
+
+__all__ = [
+    "case_id_of",
+    "list_scans",
+    "read_grid",
+    "read_label_map",
+    "read_volume",
+    "write_label_map",
+    "write_volume",
+]
 
 LARGEST_ARRAY_BYTES = 8 * 2**30
 """A header that asks for more memory than this is not believed."""

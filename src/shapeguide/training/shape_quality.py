@@ -58,6 +58,45 @@ class ShapeQuality:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class PairDistances:
+    """Raw shape distances of random affine pairs of one structure."""
+
+    structure: str
+    same: Tensor
+    """Pairs of one case under two warps, shape (pairs,); empty with fewer than two cases."""
+    different: Tensor
+    """Pairs of two cases, shape (pairs,)."""
+
+    @property
+    def ratio(self) -> float:
+        """Mean distance of different cases over that of the same case."""
+        return float(self.different.mean() / self.same.mean().clamp(min=1e-12))
+
+    @property
+    def auc(self) -> float:
+        """Chance that a same-case pair is closer than a different-case pair; ties count half."""
+        same, different = self.same[:, None], self.different[None]
+        return float(((same < different).float() + 0.5 * (same == different)).mean())
+
+
+@torch.no_grad()
+def pair_distances(
+    network: ShapeNetwork, bank: MaskBank, *, pairs: int, generator: torch.Generator
+) -> list[PairDistances]:
+    """Distances of random affine pairs of the cases in the bank, for each structure.
+
+    Args:
+        network: The trained network.
+        bank: Masks of the cases to measure on.
+        pairs: Pairs of either kind.
+        generator: Source of all randomness, on the CPU; the same gives the pairs of
+            `measure_quality`.
+    """
+    drawn = _draw_signatures(network, bank, pairs, generator)
+    return [_pairs_of(name, signatures, pairs, generator) for name, signatures in drawn]
+
+
 @torch.no_grad()
 def measure_quality(
     network: ShapeNetwork,
@@ -76,13 +115,10 @@ def measure_quality(
         generator: Source of all randomness, on the CPU.
         held_out: Whether the network never saw these cases; only noted.
     """
-    count = len(bank.masks)
-    views = 1 + -(-pairs // count)
-    signatures = torch.stack([_signatures(network, bank, generator) for _ in range(views)])
-    present = bank.present()
+    drawn = _draw_signatures(network, bank, pairs, generator)
     return [
-        _quality_of(name, signatures[:, present[:, s], s], pairs, generator, held_out)
-        for s, name in enumerate(network.structures)
+        _quality_of(_pairs_of(name, signatures, pairs, generator), signatures, held_out)
+        for name, signatures in drawn
     ]
 
 
@@ -103,13 +139,23 @@ def _signatures(network: ShapeNetwork, bank: MaskBank, generator: torch.Generato
     return torch.cat(parts)
 
 
-def _quality_of(
-    name: str, signatures: Tensor, pairs: int, generator: torch.Generator, held_out: bool
-) -> ShapeQuality:
-    """Figures from signatures (views, cases, i, j, k) of one structure."""
+def _draw_signatures(
+    network: ShapeNetwork, bank: MaskBank, pairs: int, generator: torch.Generator
+) -> list[tuple[str, Tensor]]:
+    """Signatures (views, cases, i, j, k) of each structure, of the cases that have it."""
+    views = 1 + -(-pairs // len(bank.masks))
+    signatures = torch.stack([_signatures(network, bank, generator) for _ in range(views)])
+    present = bank.present()
+    return [(name, signatures[:, present[:, s], s]) for s, name in enumerate(network.structures)]
+
+
+def _pairs_of(
+    name: str, signatures: Tensor, pairs: int, generator: torch.Generator
+) -> PairDistances:
+    """Distances from signatures (views, cases, i, j, k) of one structure."""
     views, cases = signatures.shape[:2]
     if cases < 2:
-        return ShapeQuality(name, 0.0, 0.0, 0.0, 0.0, 0.0, cases, held_out)
+        return PairDistances(name, torch.empty(0), torch.empty(0))
     case = torch.arange(pairs) % cases
     view = torch.randint(views, (pairs,), generator=generator)
     other_view = (view + torch.randint(1, views, (pairs,), generator=generator)) % views
@@ -117,16 +163,23 @@ def _quality_of(
     anchor = signatures[view, case][None]
     same = signature_distance(anchor, signatures[other_view, case][None])[0]
     different = signature_distance(anchor, signatures[other_view, other_case][None])[0]
-    closer = (same[:, None] < different[None]).float() + 0.5 * (same[:, None] == different[None])
+    return PairDistances(name, same, different)
+
+
+def _quality_of(distances: PairDistances, signatures: Tensor, held_out: bool) -> ShapeQuality:
+    """Figures of one structure from its distances and signatures (views, cases, i, j, k)."""
+    name, cases = distances.structure, signatures.shape[1]
+    if cases < 2:
+        return ShapeQuality(name, 0.0, 0.0, 0.0, 0.0, 0.0, cases, held_out)
     centres = signatures.mean(0)
     size = centres.flatten(1).norm(dim=1).mean().clamp(min=1e-12)
     spread = (centres - centres.mean(0)).flatten(1).norm(dim=1).mean() / size
     return ShapeQuality(
         structure=name,
-        same=float(same.mean()),
-        different=float(different.mean()),
-        ratio=float(different.mean() / same.mean().clamp(min=1e-12)),
-        auc=float(closer.mean()),
+        same=float(distances.same.mean()),
+        different=float(distances.different.mean()),
+        ratio=distances.ratio,
+        auc=distances.auc,
         signature_std=float(spread),
         cases=cases,
         held_out=held_out,

@@ -23,7 +23,7 @@ from shapeguide.geometry.volume import LabelMap, Structure, Volume
 
 MARGIN_MM = 2.0
 BIAS = 0.25
-NOISE = 0.07
+NOISE = 0.06
 
 
 def draw_case(
@@ -98,6 +98,8 @@ def write_cohort(
     if count < 1:
         raise ConfigError(f"a cohort has at least one case, found count={count}")
     _check(seed, 0, spatial_shape, spacing_mm, shape)
+    for index in range(count):
+        _first_voxel(draw_scene(seed, index, shape), spatial_shape, spacing_mm)
     _make_room(folder, overwrite=overwrite)
     names = [f"{shape}_{index:03d}.nii.gz" for index in range(count)]
     for index, name in enumerate(names):

@@ -27,7 +27,7 @@ PLACES_MM = {"horn": (27.0, -14.0, -14.0), "comma": (15.0, 8.0, 8.0)}
 """Where each structure lies, from the middle of the head."""
 HEAD_MM = (66.0, 82.0, 62.0)
 """Half axes of the head."""
-NEAR_COUNT, FAR_COUNT, TRIES = 5, 40, 40
+NEAR_COUNT, FAR_COUNT, TRIES = 3, 24, 40
 LARGEST_MM = 43.0
 """No structure is longer along an axis, so all of them fit on 48 voxels of 1 mm."""
 GAP_MM = 2.0
@@ -86,7 +86,7 @@ def render_tissues(scene: Scene, grid: Grid) -> Tissues:
     axes = grid_axes(grid)
     depth_mm = _depth_in_head(scene.head_mm, axes)
     folds = _sum_of_waves(scene.folds, axes) + 1.6 * np.clip(1 - depth_mm / RIBBON_MM, 0, 1)
-    grey = np.clip((folds - 0.35) * 2.5, 0, 1).astype(np.float32)
+    grey = np.clip((folds - 0.55) * 2.5, 0, 1).astype(np.float32)
     fluid = np.clip((-_sum_of_waves(scene.folds[:, [1, 2, 0, 3, 4]], axes) - 1.1) * 3, 0, 1).astype(
         np.float32
     )

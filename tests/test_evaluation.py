@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from shapeguide.data.dataset import read_dataset
+from shapeguide.data.nifti import write_label_map
 from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.evaluation import evaluate, label_map_files
-from shapeguide.geometry.volume import Structure
+from shapeguide.geometry.grid import Grid
+from shapeguide.geometry.volume import LabelMap, Structure
 from shapeguide.metrics.scores import COLUMNS
 
 HORN = Structure("horn", (1, 2))
+new_image: Any = nib.Nifti1Image  # nibabel's classes carry no types
 AFFINE = np.diag((1.0, 1.0, 2.0, 1.0))
 
 
@@ -27,8 +31,7 @@ def cube(start: int, *, label_id: int = 1) -> NDArray[np.uint8]:
 
 
 def write(path: Path, data: NDArray[np.uint8], *, affine: NDArray[np.float64] = AFFINE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(data, affine), path)
+    write_label_map(LabelMap(data, Grid((12, 12, 12), affine)), path)
 
 
 @pytest.fixture
@@ -96,9 +99,9 @@ def test_a_broken_prediction_is_reported_and_the_others_are_scored(
     elif content == "text":
         path.write_text("not a scan")
     elif content == "nan":
-        nib.save(nib.Nifti1Image(np.full((12, 12, 12), np.nan, dtype=np.float32), AFFINE), path)
+        nib.save(new_image(np.full((12, 12, 12), np.nan, dtype=np.float32), AFFINE), path)
     else:
-        nib.save(nib.Nifti1Image(np.ones((12, 12, 12, 3), dtype=np.uint8), AFFINE), path)
+        nib.save(new_image(np.ones((12, 12, 12, 3), dtype=np.uint8), AFFINE), path)
     evaluation = evaluate(predictions, references, (HORN,))
     assert [trouble.case for trouble in evaluation.troubles] == ["a"]
     assert "a.nii.gz" in evaluation.troubles[0].reason

@@ -9,15 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from shapeguide.data.dataset import Dataset, read_dataset
+from shapeguide.data.headers import case_id_of, list_scans
 from shapeguide.data.nifti import read_label_map
 from shapeguide.errors import ConfigError, DataError, GeometryError, ShapeguideError
 from shapeguide.files import written_whole
 from shapeguide.geometry.volume import LabelMap, Structure, check_structures
 from shapeguide.metrics.scores import Row, Scores, error_rows, score, score_rows, score_table
 from shapeguide.metrics.summary import compare, summarise
-
-SUFFIXES = (".nii.gz", ".nii", ".hdr", ".mgz", ".mgh")
-"""Ends of the file names of label maps; what stands before is the case id."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +147,8 @@ def label_map_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected a folder of label maps")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((end for end in SUFFIXES if path.name.endswith(end)), None)
-        if suffix is None or path.name.startswith("."):
-            continue
-        case = path.name.removesuffix(suffix)
+    for path in list_scans(folder):
+        case = case_id_of(path)
         if case in files:
             raise DataError(f"case {case} has two files: {files[case]} and {path}; keep one")
         files[case] = path

@@ -103,6 +103,12 @@ def test_different_grids_are_refused_with_both_affines_and_the_way_out() -> None
         score(label_map(grid=moved), label_map())
 
 
+def test_grids_that_differ_by_the_rounding_of_a_header_are_the_same() -> None:
+    affine = GRID.affine.copy()
+    affine[:3, 3] += 0.005
+    assert score(label_map((1, 1, 1, 1), grid=Grid((10, 10, 10), affine)), label_map((1, 1, 1, 1)))
+
+
 def test_a_structure_that_was_not_scored_is_an_error_that_names_the_others() -> None:
     with pytest.raises(ConfigError, match="'body'; scored structures: head, tail"):
         score(label_map(), label_map())["body"]

@@ -27,6 +27,9 @@ COLUMNS = (
 )
 """Columns of a table of scores; `error` is empty for a case that was scored."""
 
+SAME_GRID_VOXELS = 0.05
+"""Grids of equal shape whose corners agree this well, in voxels, differ only by rounding."""
+
 Row = dict[str, str | float | bool]
 
 
@@ -170,7 +173,8 @@ def _same_structure(prediction: LabelMap, structure: Structure) -> Structure:
 
 
 def _check_grids(prediction: LabelMap, reference: LabelMap) -> None:
-    if prediction.grid.matches(reference.grid):
+    tolerance_mm = SAME_GRID_VOXELS * min(reference.grid.spacing_mm)
+    if prediction.grid.matches(reference.grid, tolerance_mm=tolerance_mm):
         return
     raise GeometryError(
         "prediction and reference lie on different grids:\n"

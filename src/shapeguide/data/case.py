@@ -1,0 +1,132 @@
+"""One case: an image, perhaps a label map, and whom they show."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from shapeguide.data.nifti import read_grid, read_label_map, read_volume
+from shapeguide.errors import ConfigError, DataError, GeometryError
+from shapeguide.geometry.grid import Grid
+from shapeguide.geometry.resample import resample_label_map
+from shapeguide.geometry.volume import LabelMap, Structure, Volume
+
+logger = logging.getLogger(__name__)
+
+SAME_GRID_VOXELS = 0.05
+"""Grids of equal shape that agree this well, in voxels, differ only by rounding."""
+SMALLEST_OVERLAP = 0.5
+POINTS_TRIED = 100_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """Files of one scan; nothing is read before it is asked for."""
+
+    id: str
+    image: Path
+    label_map: Path | None = None
+    group: str | None = None
+    """Cases of one group, such as scans of one person, stay on one side of every split."""
+    structures: tuple[Structure, ...] = ()
+    orientation: str | None = None
+    """Directions of the voxel axes such as "RAS", for files that state none."""
+    named_ids: frozenset[int] = frozenset()
+    """Label ids that the description names; empty when it names none."""
+
+    def read_grid(self) -> Grid:
+        """Grid of the image, from its header alone; raises as `read_volume`."""
+        with naming(self.id):
+            return read_grid(self.image, orientation=self.orientation)
+
+    def read_volume(self) -> Volume:
+        """The image.
+
+        Raises:
+            DataError: If the file is missing, damaged or holds voxels that are not finite.
+            GeometryError: If it states no usable grid.
+        """
+        with naming(self.id):
+            return read_volume(self.image, orientation=self.orientation)
+
+    def read_label_map(self) -> LabelMap:
+        """The label map, on the grid of the image.
+
+        On another grid it is resampled through the affines, with a warning in the log; only ids
+        of the structures are kept then. Label ids that no structure names are background.
+
+        Raises:
+            DataError: If there is none, it is damaged, or it holds ids that the description of
+                the dataset does not name.
+            GeometryError: If less than half of what is labelled lies inside the image.
+        """
+        with naming(self.id):
+            if self.label_map is None:
+                raise DataError("this case has no label map; choose labelled cases")
+            label_map = read_label_map(
+                self.label_map, structures=self.structures, orientation=self.orientation
+            )
+            self._check_ids(label_map)
+            grid = read_grid(self.image, orientation=self.orientation)
+            return _on_grid(label_map, grid, self.id)
+
+    def _check_ids(self, label_map: LabelMap) -> None:
+        allowed = {0, *self.named_ids}
+        allowed.update(id_ for item in self.structures for id_ in item.label_ids)
+        if not self.named_ids:
+            return
+        unknown = [label_id for label_id in present_ids(label_map) if label_id not in allowed]
+        if unknown:
+            raise DataError(
+                f"{self.label_map}: label ids {', '.join(map(str, unknown[:10]))} are not named in "
+                'the dataset description; name them under "labels" or correct the label map'
+            )
+
+
+@contextmanager
+def naming(case_id: str) -> Iterator[None]:
+    """Errors of the block name the case."""
+    try:
+        yield
+    except (DataError, GeometryError, ConfigError) as error:
+        raise type(error)(f"{case_id}: {error}") from error
+
+
+def present_ids(label_map: LabelMap) -> list[int]:
+    """Label ids that occur, in ascending order."""
+    data = label_map.data
+    if data.dtype.itemsize <= 2:  # counting is far faster than sorting
+        return [int(label_id) for label_id in np.flatnonzero(np.bincount(data.ravel()))]
+    return [int(label_id) for label_id in np.unique(data)]
+
+
+def _on_grid(label_map: LabelMap, grid: Grid, case_id: str) -> LabelMap:
+    tolerance_mm = SAME_GRID_VOXELS * min(grid.spacing_mm)
+    if label_map.grid.matches(grid, tolerance_mm=tolerance_mm):
+        return replace(label_map, grid=grid)
+    grids = f"\nimage: {grid}\nlabel map: {label_map.grid}"
+    share = _share_inside(label_map, grid)
+    if share < SMALLEST_OVERLAP:
+        raise GeometryError(
+            f"image and label map do not overlap: {share:.0%} of what is labelled lies inside the "
+            f"image; correct the affine of one of them{grids}"
+        )
+    logger.warning("%s: label map resampled to the grid of its image%s", case_id, grids)
+    return resample_label_map(label_map, grid)
+
+
+def _share_inside(label_map: LabelMap, grid: Grid) -> float:
+    """Share of the labelled voxels, or of all if none is, whose centres the grid holds."""
+    labelled = np.flatnonzero(label_map.data)
+    if not labelled.size:
+        labelled = np.arange(label_map.data.size)
+    labelled = labelled[:: 1 + labelled.size // POINTS_TRIED]
+    indices = np.stack(np.unravel_index(labelled, label_map.data.shape), axis=-1)
+    found = grid.to_index(label_map.grid.to_world(indices.astype(np.float64)))
+    inside = (found >= -0.5) & (found <= np.array(grid.spatial_shape) - 0.5)
+    return float(inside.all(axis=-1).mean())

@@ -80,7 +80,7 @@ def headline(comparison: pd.DataFrame, *, first: str, second: str, metrics: tupl
     Raises:
         ValueError: If the comparison has none of these metrics.
     """
-    rows = [row for row in _records(comparison) if row["metric"] in metrics]
+    rows = [row for row in records(comparison) if row["metric"] in metrics]
     if not rows:
         raise ValueError(f"the comparison has none of the metrics {', '.join(metrics)}")
     many = len({row["structure"] for row in rows}) > 1
@@ -136,5 +136,6 @@ def _missed(row: Mapping[str, Any], first: str, second: str) -> str:
     return f" Structures missed and not in these means: {first} {one}, {second} {other}."
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table by column name."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -35,7 +35,7 @@ $(BENCH_INSTALLED): $(INSTALLED)
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/shapeguide demo --out $(DEMO) --overwrite
+	$(BIN)/shapeguide demo --out $(DEMO)
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff format --check

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shapeguide.data.case import Case
 from shapeguide.data.nifti import (
     case_id_of,
     list_scans,
@@ -123,7 +124,7 @@ class PredictionOptions:
 
 def predict_files(
     run: str | Path | Segmenter,
-    scans: Iterable[str | Path],
+    scans: Iterable[str | Path | Case],
     *,
     out_dir: str | Path,
     options: PredictionOptions | None = None,
@@ -138,7 +139,7 @@ def predict_files(
 
     Args:
         run: Run folder, or a loaded segmenter.
-        scans: Files, or folders whose scans are all taken.
+        scans: Files, folders whose scans are all taken, or cases of a dataset.
         out_dir: Folder of the label maps, named by case.
         options: What to write.
         weights: Those after the last iteration, or those with the best validation score.
@@ -158,18 +159,18 @@ def predict_files(
     written, kept, failed = [], [], []
     volumes: dict[str, dict[str, float]] = {}
     with ProgressBar("predict", total=len(targets), done=0, shown=progress) as bar:
-        for done, (target, scan) in enumerate(targets.items(), start=1):
+        for done, (target, case) in enumerate(targets.items(), start=1):
             try:
                 if target.exists() and not options.overwrite:
                     labels = read_label_map(target, structures=segmenter.structures)
                     kept.append(target)
                 else:
-                    labels = _predict_file(segmenter, scan, target, options)
+                    labels = _predict_file(segmenter, case, target, options)
                     written.append(target)
                 volumes[case_id_of(target)] = structure_volumes_mm3(labels)
             except (ShapeguideError, OSError, MemoryError) as error:
-                failed.append(Failure(scan, str(error) or type(error).__name__))
-                logger.error("%s: %s", scan, error)
+                failed.append(Failure(case.image, str(error) or type(error).__name__))
+                logger.error("%s: %s", case.image, error)
             bar.update(done)
     table = _volumes_table(volumes)
     with written_whole(folder / VOLUMES_FILE) as temporary:
@@ -178,9 +179,9 @@ def predict_files(
 
 
 def _predict_file(
-    segmenter: Segmenter, scan: Path, target: Path, options: PredictionOptions
+    segmenter: Segmenter, case: Case, target: Path, options: PredictionOptions
 ) -> LabelMap:
-    volume = read_volume(scan)
+    volume = read_volume(case.image, orientation=case.orientation)
     probabilities = predict_probabilities(segmenter, volume)
     if options.probabilities:
         for index, structure in enumerate(segmenter.structures, start=1):
@@ -194,25 +195,32 @@ def _predict_file(
     return labels
 
 
-def _targets(scans: Iterable[str | Path], folder: Path) -> dict[Path, Path]:
-    """Output file to scan, in the order of the scans."""
-    targets: dict[Path, Path] = {}
-    for given in map(Path, scans):
-        for scan in list_scans(given) if given.is_dir() else [given]:
-            target = folder / f"{case_id_of(scan)}.nii.gz"
-            if target.resolve() == scan.resolve():
-                raise DataError(
-                    f"{scan} would be overwritten by its prediction; choose another folder"
-                )
-            if targets.get(target, scan) != scan:
-                raise DataError(
-                    f"{targets[target]} and {scan} would both be written to {target}; "
-                    "predict them into different folders"
-                )
-            targets[target] = scan
+def _targets(scans: Iterable[str | Path | Case], folder: Path) -> dict[Path, Case]:
+    """Output file to case, in the order of the scans."""
+    targets: dict[Path, Case] = {}
+    for case in (case for given in scans for case in _cases_of(given)):
+        target = folder / f"{case.id}.nii.gz"
+        if target.resolve() == case.image.resolve():
+            raise DataError(
+                f"{case.image} would be overwritten by its prediction; choose another folder"
+            )
+        if targets.get(target, case).image != case.image:
+            raise DataError(
+                f"{targets[target].image} and {case.image} would both be written to {target}; "
+                "predict them into different folders"
+            )
+        targets[target] = case
     if not targets:
         raise DataError("no scans to segment: give files, or folders that hold some")
     return targets
+
+
+def _cases_of(given: str | Path | Case) -> list[Case]:
+    if isinstance(given, Case):
+        return [given]
+    path = Path(given)
+    scans = list_scans(path) if path.is_dir() else [path]
+    return [Case(case_id_of(scan), scan) for scan in scans]
 
 
 def _volumes_table(volumes: dict[str, dict[str, float]]) -> pd.DataFrame:

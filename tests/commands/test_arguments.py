@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,4 +71,4 @@ def test_without_options_the_settings_are_the_default_ones() -> None:
 def test_two_ways_to_choose_test_cases_are_refused() -> None:
     choice = CaseChoice(split="fold_0", test_count=4)
     with pytest.raises(ConfigError, match="--split and --test-count"):
-        choice.apply(dataset=None)  # type: ignore[arg-type]
+        choice.read(Path("dataset.json"))

@@ -8,7 +8,7 @@ from typing import Protocol
 import tyro
 from pydantic import ValidationError
 
-from shapeguide.commands.cohorts import Describe, Synthesize
+from shapeguide.commands.cohorts import Demo, Describe, Synthesize
 from shapeguide.commands.models import Predict, train_command
 from shapeguide.commands.scores import Evaluate
 from shapeguide.commands.terminal import show_log
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], type[Command]]] = {
     "train": train_command,
     "predict": lambda _: Predict,
     "evaluate": lambda _: Evaluate,
+    "demo": lambda _: Demo,
 }
 """Name to the class that parses these arguments: the options of `train` depend on its preset."""
 

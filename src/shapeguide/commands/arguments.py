@@ -28,10 +28,10 @@ SHORT_GROUPS = ("data", "shape_loss", "segmentation", "machine")
 
 @dataclass(frozen=True)
 class CaseChoice:
-    """Which cases of a dataset are for training and which for testing."""
+    """Which cases of a dataset are for training and which for testing, and how they are read."""
 
     split: Annotated[str | None, arg(metavar="FILE|NAME")] = None
-    """A split file, or the name of a split that the dataset states, such as fold_0."""
+    """A split file, or fold_0 to fold_4."""
     fold: Annotated[int | None, arg(metavar="INT")] = None
     """Test on this fold, from 0, train on the others."""
     folds: int = 5
@@ -40,8 +40,12 @@ class CaseChoice:
     """Test on so many cases drawn at random."""
     split_seed: int = 0
     """Seed of the folds and of the random draw."""
+    orientation: Annotated[str | None, arg(metavar="RAS")] = None
+    """Directions of the voxel axes, for files that state none, such as Analyze."""
+    allow_outside: bool = False
+    """Let a description name files outside its folder."""
 
-    def apply(self, dataset: Dataset) -> tuple[Dataset, Dataset | None]:
+    def read(self, path: Path) -> tuple[Dataset, Dataset | None]:
         """Training cases and test cases; all cases and None when nothing was chosen.
 
         Raises:
@@ -51,6 +55,9 @@ class CaseChoice:
         named = [name for name, value in given.items() if value is not None]
         if len(named) > 1:
             raise ConfigError(f"{' and '.join(named)} each choose the test cases; give one of them")
+        dataset = sg.read_dataset(
+            path, allow_outside=self.allow_outside, orientation=self.orientation
+        )
         if self.split is not None:
             return dataset.split(self.split)
         if self.fold is not None:
@@ -58,6 +65,11 @@ class CaseChoice:
         if self.test_count is not None:
             return dataset.split_at_random(test_count=self.test_count, seed=self.split_seed)
         return dataset, None
+
+    def read_test(self, path: Path) -> Dataset:
+        """The test cases, or all cases when nothing was chosen."""
+        everything, test = self.read(path)
+        return everything if test is None else test
 
 
 def parse_structures(words: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...]]:
@@ -79,12 +91,6 @@ def parse_structures(words: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...
             raise ConfigError(f"--structure {word}: {name} was given before; list its ids together")
         structures[name] = sg.Structure(name, label_ids).label_ids
     return structures
-
-
-def read_dataset(path: Path, structure: Sequence[Sequence[str]]) -> Dataset:
-    """Read a dataset, with the structures of the command line where they are given."""
-    dataset = sg.read_dataset(path)
-    return dataset.with_structures(**parse_structures(structure)) if structure else dataset
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

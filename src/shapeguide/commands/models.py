@@ -5,10 +5,10 @@ The options of `train` that are not about files come from `TrainSettings` itself
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -17,12 +17,15 @@ from shapeguide.commands.arguments import (
     CaseChoice,
     OptionalPath,
     Structures,
-    read_dataset,
+    parse_structures,
     setting_options,
 )
 from shapeguide.commands.terminal import tell
 from shapeguide.files import write_json
 from shapeguide.training.config import TrainSettings, build
+
+if TYPE_CHECKING:
+    from shapeguide.data.case import Case
 
 SPLIT_FILE = "split.json"
 
@@ -55,7 +58,10 @@ class _Train:
         from shapeguide.training.run_folder import clear_run_folder
         from shapeguide.training.train import SHAPE_FOLDER
 
-        train, test = self.cases.apply(read_dataset(self.dataset, self.structure))
+        train, test = self.cases.read(self.dataset)
+        structures = parse_structures(self.structure)
+        if structures:
+            train = train.with_structures(**structures)
         settings = self.settings
         guide = self.shape_network
         if guide is not None and (guide / SHAPE_FOLDER).is_dir():
@@ -126,9 +132,5 @@ class Predict:
         tell(f"{done}, {len(report.failed)} failed; folder: {self.out}")
         return 0 if report.complete else 1
 
-    def _scans_of(self, given: Path) -> list[Path]:
-        if given.suffix != ".json":
-            return [given]
-        everything = sg.read_dataset(given)
-        _, test = self.cases.apply(everything)
-        return [case.image for case in (everything if test is None else test)]
+    def _scans_of(self, given: Path) -> Iterable[Path | Case]:
+        return self.cases.read_test(given) if given.suffix == ".json" else [given]

@@ -68,6 +68,4 @@ class Evaluate:
     def _chosen_references(self) -> Path | Dataset:
         if self.cases == CaseChoice():
             return self.references
-        everything = sg.read_dataset(self.references)
-        _, test = self.cases.apply(everything)
-        return everything if test is None else test
+        return self.cases.read_test(self.references)

@@ -90,10 +90,12 @@ class Case:
 
 @contextmanager
 def naming(case_id: str) -> Iterator[None]:
-    """Errors of the block name the case."""
+    """Errors of the block name the case, once."""
     try:
         yield
     except (DataError, GeometryError, ConfigError) as error:
+        if str(error).startswith(f"{case_id}: "):
+            raise
         raise type(error)(f"{case_id}: {error}") from error
 
 

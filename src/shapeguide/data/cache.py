@@ -1,0 +1,123 @@
+"""Prepared cases on disk, keyed by what they were made from; safe to delete at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapeguide.data.case import Case
+from shapeguide.data.headers import stored_files
+from shapeguide.data.prepare import PreparedCase
+from shapeguide.data.working_space import WorkingSpace
+from shapeguide.errors import DataError, GeometryError
+from shapeguide.files import write_json, written_whole
+from shapeguide.geometry.grid import Grid
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "SHAPEGUIDE_CACHE"
+FORMAT = 1
+"""Raised whenever preparation changes, so that older entries are not used."""
+
+
+def default_cache_dir() -> Path:
+    """Where prepared cases go: SHAPEGUIDE_CACHE, or the platform's folder for caches."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "shapeguide"
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    base = os.environ.get(variable)
+    return (Path(base) if base else Path.home() / ".cache") / "shapeguide"
+
+
+def entry_key(case: Case, space: WorkingSpace) -> str:
+    """Key of a prepared case: the content, size and time of its files, and all settings.
+
+    Raises:
+        DataError: If a file is missing or cannot be read.
+    """
+    paths = [case.image] if case.label_map is None else [case.image, case.label_map]
+    facts = {
+        "format": FORMAT,
+        "id": case.id,
+        "files": [_file_facts(file) for path in paths for file in stored_files(path)],
+        "structures": [asdict(structure) for structure in case.structures],
+        "named_ids": sorted(case.named_ids),
+        "orientation": case.orientation,
+        "space": asdict(space),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def load_entry(folder: Path, key: str, space: WorkingSpace) -> PreparedCase | None:
+    """A stored case, its arrays memory-mapped; None if there is none or it is damaged."""
+    description = folder / f"{key}.json"
+    if not description.is_file():
+        return None
+    try:
+        facts = json.loads(description.read_text(encoding="utf-8"))
+        image = _mapped(folder / f"{key}.image.npy", np.float32, space, facts["image"])
+        classes = _mapped(folder / f"{key}.classes.npy", np.uint8, space, facts["classes"])
+        return PreparedCase(
+            facts["id"], image, classes, Grid(space.spatial_shape, np.array(facts["affine"]))
+        )
+    except (OSError, EOFError, ValueError, TypeError, KeyError, GeometryError) as error:
+        logger.warning("cached case %s is damaged and made again (%s)", description, error)
+        return None
+
+
+def store_entry(folder: Path, key: str, prepared: PreparedCase) -> None:
+    """Store a prepared case; a reader sees all of it or nothing.
+
+    Raises:
+        DataError: If it cannot be written, for instance on a full disk.
+    """
+    arrays: dict[str, NDArray[Any]] = {"image": prepared.image, "classes": prepared.classes}
+    facts: dict[str, Any] = {"id": prepared.id, "affine": prepared.grid.affine.tolist()}
+    try:
+        for name, array in arrays.items():
+            with written_whole(folder / f"{key}.{name}.npy") as temporary:
+                np.save(temporary, array, allow_pickle=False)
+            facts[name] = _checksum(array)
+        write_json(folder / f"{key}.json", facts)  # last: it says that the entry is complete
+    except OSError as error:
+        raise DataError(
+            f"{folder}: prepared cases cannot be stored ({error}); free some space, name another "
+            f"folder in {CACHE_VARIABLE}, or raise the memory limit"
+        ) from error
+
+
+def _mapped(path: Path, dtype: type, space: WorkingSpace, checksum: int) -> NDArray[Any]:
+    # Copy on write: training code may treat the arrays as its own, the file stays as it is.
+    array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    if array.dtype != dtype or array.shape != space.spatial_shape:
+        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}")
+    if _checksum(array) != checksum:
+        raise ValueError(f"{path.name} has another checksum")
+    return array
+
+
+def _checksum(array: NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    try:
+        state = path.stat()
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "content": content}

@@ -1,0 +1,72 @@
+"""Intensities to mean 0 and standard deviation 1."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapeguide.errors import DataError
+
+Normalisation: TypeAlias = Literal["volume", "foreground"]
+
+BACKGROUND_SHARE = 0.01
+CLIP_PERCENTILES = (0.5, 99.5)
+
+
+def foreground_mask(data: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where a volume differs from its exact background value 0.
+
+    Everywhere, if less than 1 % of the voxels are exactly 0: then 0 is a value like any other.
+    """
+    foreground: NDArray[np.bool_] = data != 0
+    if foreground.mean() > 1 - BACKGROUND_SHARE:
+        foreground[:] = True
+    return foreground
+
+
+def normalise_intensities(data: NDArray[np.float32], method: Normalisation) -> NDArray[np.float32]:
+    """Shift and scale intensities.
+
+    Args:
+        data: Finite intensities, any shape.
+        method: "volume", as published: mean 0 and standard deviation 1 over all voxels.
+            "foreground": over the voxels of `foreground_mask`, after clipping those to their
+            0.5 and 99.5 percentiles; the background keeps its own value.
+
+    Returns:
+        Same shape, float32.
+
+    Raises:
+        DataError: If the volume is constant.
+    """
+    values = data.astype(np.float32)
+    chosen: NDArray[np.float32] = values.ravel()
+    if method == "foreground":
+        foreground = foreground_mask(values)
+        clipped = _clipped(values[foreground])
+        if _varies(clipped):
+            values[foreground] = chosen = clipped
+    if not _varies(chosen):
+        raise DataError(
+            f"the image is constant: every voxel is {values.flat[0]:g}; export it again, or leave "
+            "the case out"
+        )
+    # float64 sums: a mean over millions of float32 values loses digits.
+    mean = chosen.mean(dtype=np.float64)
+    deviation = chosen.std(dtype=np.float64)
+    values -= np.float32(mean)
+    values /= np.float32(deviation)
+    return values
+
+
+def _clipped(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not values.size:
+        return values
+    low, high = np.percentile(values, CLIP_PERCENTILES)
+    return np.clip(values, np.float32(low), np.float32(high))
+
+
+def _varies(values: NDArray[np.float32]) -> bool:
+    return bool(values.size) and float(values.max()) > float(values.min())

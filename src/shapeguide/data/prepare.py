@@ -1,0 +1,141 @@
+"""One volume or case in the working space: RAS, one spacing, one shape, normalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapeguide.data.case import Case, naming
+from shapeguide.data.intensities import foreground_mask, normalise_intensities
+from shapeguide.data.working_space import WorkingSpace, lengths_at
+from shapeguide.errors import ConfigError, DataError
+from shapeguide.geometry.grid import Grid
+from shapeguide.geometry.resample import (
+    ras_grid,
+    resample_label_map,
+    resample_volume,
+    working_grid,
+)
+from shapeguide.geometry.volume import LabelMap, Structure, Volume
+
+EDGE_VOXELS = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCase:
+    """A case on exactly the spatial shape of the working space."""
+
+    id: str
+    image: NDArray[np.float32]
+    """Normalised intensities, shape (I, J, K)."""
+    classes: NDArray[np.uint8]
+    """Class index of each voxel, shape (I, J, K): 0 background, n for the n-th structure."""
+    grid: Grid
+
+
+def prepare_volume(volume: Volume, space: WorkingSpace) -> Volume:
+    """A volume in the working spacing, whole, for prediction.
+
+    The result covers all of the volume and is at least as large as the spatial shape of the
+    space; what is added around it has the volume's smallest value. Intensities are normalised by
+    the whole volume, as `prepare_case` does before it crops.
+
+    Raises:
+        DataError: If the volume is constant.
+    """
+    whole = lengths_at(ras_grid(volume.grid), space.spacing_mm)
+    i, j, k = np.maximum(whole, space.spatial_shape).tolist()
+    grid = working_grid(volume.grid, space.spacing_mm, (i, j, k), volume.grid.centre_mm)
+    return resample_volume(_normalised(volume, space), grid)
+
+
+def prepare_case(case: Case, space: WorkingSpace) -> PreparedCase:
+    """A labelled case cropped or padded to the working space by its centre rule, for training.
+
+    Raises:
+        DataError: If a file is unusable, the image is constant, no structure is present at all
+            (one of several may be absent), or the crop would cut a structure.
+        GeometryError: If image and label map do not overlap.
+        ConfigError: If the case has no structures.
+    """
+    with naming(case.id):
+        if not case.structures:
+            raise ConfigError("no structures are chosen; name them, as in hippocampus=1,2")
+        volume, label_map = case.read_volume(), case.read_label_map()
+        classes = label_map.class_indices()
+        if not classes.any():
+            wanted = ", ".join(f"{item.name} {item.label_ids}" for item in case.structures)
+            raise DataError(
+                f"{case.label_map}: no voxel belongs to a structure, expected {wanted}; "
+                "correct the label ids or leave the case out"
+            )
+        grid = working_grid(
+            volume.grid, space.spacing_mm, space.spatial_shape, _centre_mm(volume, classes, space)
+        )
+        _check_whole(classes, volume.grid, grid, space)
+        image = resample_volume(_normalised(volume, space), grid)
+        prepared = resample_label_map(_class_map(classes, volume.grid, case.structures), grid)
+        return PreparedCase(case.id, image.data, prepared.data.astype(np.uint8, copy=False), grid)
+
+
+def _normalised(volume: Volume, space: WorkingSpace) -> Volume:
+    return Volume(normalise_intensities(volume.data, space.normalisation), volume.grid)
+
+
+def _class_map(
+    classes: NDArray[np.uint8], grid: Grid, structures: tuple[Structure, ...]
+) -> LabelMap:
+    """Class indices as a label map: a structure of several label ids is resampled as one."""
+    numbered = (Structure(item.name, (n,)) for n, item in enumerate(structures, start=1))
+    return LabelMap(classes, grid, tuple(numbered))
+
+
+def _centre_mm(
+    volume: Volume, classes: NDArray[np.uint8], space: WorkingSpace
+) -> NDArray[np.float64]:
+    if space.centre == "volume":
+        return volume.grid.centre_mm
+    mask = classes > 0 if space.centre == "structure" else foreground_mask(volume.data)
+    return volume.grid.to_world(_bounding_box(mask).mean(axis=0))
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """First and last index along each axis, shape (2, 3); the mask must not be empty."""
+    ends = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        found = np.flatnonzero(mask.any(axis=others))
+        ends.append((found[0], found[-1]))
+    return np.array(ends, dtype=np.float64).T
+
+
+def _check_whole(
+    classes: NDArray[np.uint8], grid: Grid, working: Grid, space: WorkingSpace
+) -> None:
+    """Refuse a crop that would cut off voxels of a structure."""
+    box = working.to_index(grid.to_world(_bounding_box(classes > 0)))
+    low, high = box.min(axis=0), box.max(axis=0)
+    shape = np.array(space.spatial_shape)
+    edge = 0.5 + EDGE_VOXELS
+    if (low >= -edge).all() and (high <= shape - 1 + edge).all():
+        return
+    # The box joins voxel centres: half a voxel of the file is added at either end.
+    own = np.array(ras_grid(grid).spacing_mm)
+    size_mm = (high - low) * np.array(space.spacing_mm) + own
+    found = (
+        f"the structures fill {_times(np.round(size_mm, 1))} mm along R, A, S, working voxels "
+        f"{_times(np.round(low, 1))} to {_times(np.round(high, 1))}, and the working shape is "
+        f"{_times(shape)} voxels of {_times(space.spacing_mm)} mm"
+    )
+    if (size_mm > (shape + EDGE_VOXELS) * np.array(space.spacing_mm)).any():
+        raise DataError(f"{found}; raise the spatial shape or the spacing")
+    raise DataError(
+        f'{found}, centred on the {space.centre}; centre it on the "structure" or raise the '
+        "spatial shape"
+    )
+
+
+def _times(values: NDArray[np.generic] | tuple[float, ...]) -> str:
+    return " x ".join(f"{value:g}" for value in np.asarray(values).tolist())

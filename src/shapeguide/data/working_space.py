@@ -1,0 +1,100 @@
+"""The working space: the spacing, shape and intensities that networks see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from shapeguide.data.case import Case
+from shapeguide.data.intensities import Normalisation
+from shapeguide.errors import ConfigError, DataError
+from shapeguide.geometry.grid import Grid
+from shapeguide.geometry.resample import ras_grid
+
+Centre: TypeAlias = Literal["volume", "foreground", "structure"]
+
+ROUNDING_VOXELS = 1e-2
+"""A working voxel that would hold less than this of a volume is not added."""
+
+
+@dataclass(frozen=True)
+class WorkingSpace:
+    """What every case is brought to; axes run to right, anterior, superior.
+
+    Raises:
+        ConfigError: If a spacing or length is not positive.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    spatial_shape: tuple[int, int, int]
+    centre: Centre = "volume"
+    """What the spatial shape is centred on: the volume, the bounding box of all that is not
+    background in the image, or the bounding box of the structures."""
+    normalisation: Normalisation = "foreground"
+
+    def __post_init__(self) -> None:
+        lengths = np.array([*self.spacing_mm, *self.spatial_shape], dtype=np.float64)
+        if lengths.shape != (6,) or not np.isfinite(lengths).all() or lengths.min() <= 0:
+            raise ConfigError(f"a working space needs three positive lengths each, found {self}")
+
+
+def choose_working_space(
+    cases: Iterable[Case],
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    spatial_shape: Sequence[int] | None = None,
+    centre: Centre = "volume",
+    normalisation: Normalisation = "foreground",
+    divisor: int = 16,
+) -> WorkingSpace:
+    """Working space for these training cases, from the headers of their images alone.
+
+    Args:
+        cases: A dataset, or any cases.
+        spacing_mm: Along R, A, S; the median of the cases when not given.
+        spatial_shape: Along R, A, S; when not given, the smallest multiple of `divisor` that
+            holds every case whole.
+        centre: What the spatial shape is centred on.
+        normalisation: How intensities are normalised.
+        divisor: Every length of the shape is a multiple of it.
+
+    Raises:
+        ConfigError: If a stated shape is not a multiple of the divisor, or lengths are not
+            positive.
+        DataError: If there are no cases, or a header cannot be read.
+    """
+    grids = [ras_grid(case.read_grid()) for case in cases]
+    if not grids:
+        raise DataError("a working space is chosen from the headers of cases, found none")
+    if spacing_mm is None:
+        median = np.median([grid.spacing_mm for grid in grids], axis=0)
+        spacing_mm = [round(float(step), 6) for step in median]
+    if spatial_shape is None:
+        largest = np.max([lengths_at(grid, spacing_mm) for grid in grids], axis=0)
+        spatial_shape = [ceil(length / divisor) * divisor for length in largest.tolist()]
+    elif any(length % divisor for length in spatial_shape):
+        raise ConfigError(
+            f"spatial shape {tuple(spatial_shape)}: each length must be a multiple of {divisor}, "
+            f"for instance {tuple(ceil(length / divisor) * divisor for length in spatial_shape)}"
+        )
+    if len(spacing_mm) != 3 or len(spatial_shape) != 3:
+        raise ConfigError(
+            f"three lengths each expected, found {tuple(spacing_mm)} and {tuple(spatial_shape)}"
+        )
+    spacing, shape = tuple(map(float, spacing_mm)), tuple(map(int, spatial_shape))
+    return WorkingSpace(
+        (spacing[0], spacing[1], spacing[2]), (shape[0], shape[1], shape[2]), centre, normalisation
+    )
+
+
+def lengths_at(grid: Grid, spacing_mm: Sequence[float]) -> tuple[int, int, int]:
+    """Voxels of this spacing that it takes to hold a grid with RAS-ordered axes."""
+    i, j, k = (
+        max(1, ceil(length * own / wanted - ROUNDING_VOXELS))
+        for length, own, wanted in zip(grid.spatial_shape, grid.spacing_mm, spacing_mm, strict=True)
+    )
+    return i, j, k

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -12,7 +13,7 @@ from rich.table import Table
 
 def show_log() -> None:
     """Let the library's log appear on standard error."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("shapeguide").setLevel(logging.INFO)
 
@@ -28,8 +29,18 @@ def complain(text: str) -> None:
 
 
 def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first row holds the headings."""
-    table = Table(*rows[0], title=title)
-    for row in rows[1:]:
-        table.add_row(*row)
-    Console().print(table)
+    """Print a table, as wide as it must be; the first row holds the headings.
+
+    A name that repeats the one above it in the first column is left out.
+    """
+    console = Console()
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for heading in rows[0]:
+        table.add_column(heading, no_wrap=True)
+    above = ""
+    for name, *values in rows[1:]:
+        table.add_row("" if name == above else name, *values)
+        above = name
+    width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console.width = max(console.width, width)
+    console.print(table, highlight=False)

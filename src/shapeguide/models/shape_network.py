@@ -104,7 +104,8 @@ def signature_distance(first: Tensor, second: Tensor) -> Tensor:
     squares = (first - second).float().flatten(2).square().sum(-1)
     # The square root has no gradient at 0; a step below every real distance keeps it finite.
     tiny = 1e-12
-    return (squares + tiny).sqrt() - tiny**0.5
+    distances: Tensor = (squares + tiny).sqrt() - tiny**0.5
+    return distances
 
 
 def _trunk(channels: Sequence[int]) -> nn.Sequential:

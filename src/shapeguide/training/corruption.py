@@ -49,13 +49,24 @@ def soften(masks: Tensor, *, generator: torch.Generator) -> Tensor:
 
 def _level_set(masks: Tensor) -> Tensor:
     """About the signed distance to the edge in voxels, within two voxels; shape as given."""
-    inside, outside = masks, 1 - masks
+    grown, shrunk = masks, masks
     level = masks - 0.5
     for _ in range(2):
-        inside = -functional.max_pool3d(-inside, 3, stride=1, padding=1)
-        outside = -functional.max_pool3d(-outside, 3, stride=1, padding=1)
-        level = level + inside - outside
+        grown, shrunk = _dilated(grown), 1 - _dilated(1 - shrunk)
+        level = level + shrunk - (1 - grown)
     return _blur(level)
+
+
+def _dilated(masks: Tensor) -> Tensor:
+    """Largest value among the 27 neighbours; axis by axis, which is far faster than pooling."""
+    for axis in (2, 3, 4):
+        length = masks.shape[axis]
+        wide = masks.clone()
+        low, high = wide.narrow(axis, 0, length - 1), wide.narrow(axis, 1, length - 1)
+        torch.maximum(low, masks.narrow(axis, 1, length - 1), out=low)
+        torch.maximum(high, masks.narrow(axis, 0, length - 1), out=high)
+        masks = wide
+    return masks
 
 
 def _blur(masks: Tensor) -> Tensor:

@@ -203,8 +203,9 @@ def _shape_loss(
     if model.collapsed and not guidance.accept_collapsed:
         raise ConfigError(
             f"the shape network has collapsed for {', '.join(model.collapsed)}: it tells "
-            f"two people apart no better than chance, so it cannot guide ({_figures(model)}). Train it with "
-            "the objective 'surface', or set shape_loss.accept_collapsed to go on all the same"
+            "two people apart little better than chance, so it cannot guide "
+            f"({_figures(model)}). Train it with the objective 'surface', or set "
+            "shape_loss.accept_collapsed to go on all the same"
         )
     return ShapeLoss(
         model.network,
@@ -258,6 +259,7 @@ def _run(
         progress=progress,
     )
     cases = preparation.prepared_train()
+    cases.prepare_all()
     train_loop(
         state,
         plan,

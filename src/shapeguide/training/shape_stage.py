@@ -95,7 +95,7 @@ def mask_bank(
     The canonical pose removes position, so a crop loses nothing and costs a fraction; translations
     then are not drawn.
     """
-    count = max(1, len(cases.structures))
+    count = len(cases.cases[0].structures)
     whole = (
         torch.stack([torch.from_numpy(case.classes == s + 1) for s in range(count)])
         for case in cases

@@ -1,0 +1,291 @@
+"""Folders in the known layouts, described and read back."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from shapeguide.data.dataset import read_dataset
+from shapeguide.data.layouts import describe, describe_folder
+from shapeguide.data.lpba40 import label_names
+from shapeguide.data.nifti import write_label_map, write_volume
+from shapeguide.errors import DataError
+from shapeguide.geometry.grid import Grid
+from shapeguide.geometry.volume import LabelMap, Volume
+
+SHAPE = (4, 5, 6)
+GRID = Grid(SHAPE, np.eye(4))
+new_analyze: Any = nib.AnalyzeImage  # nibabel's classes carry no types
+
+
+def put_image(path: Path) -> None:
+    write_volume(Volume(np.arange(120, dtype=np.float32).reshape(SHAPE), GRID), path)
+
+
+def put_label_map(path: Path) -> None:
+    ids = np.zeros(SHAPE, dtype=np.uint8)
+    ids[1, 1, 1], ids[2, 2, 2] = 1, 2
+    write_label_map(LabelMap(ids, GRID), path)
+
+
+def put_analyze(path: Path, codes: tuple[int, int], *, packed: bool) -> None:
+    """A pair with the odd code at the lower first index and a trailing axis of length 1."""
+    data = np.zeros((*SHAPE, 1), dtype=np.uint8)
+    data[0, 1, 1, 0], data[3, 1, 1, 0] = codes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = new_analyze(data, None)
+    image.to_filename(path)
+    if packed:
+        voxels = path.with_name(path.name[:-4] + ".img")
+        voxels.with_name(voxels.name + ".gz").write_bytes(gzip.compress(voxels.read_bytes()))
+        voxels.unlink()
+
+
+def decathlon(folder: Path) -> Path:
+    for case_id in ("b", "a"):
+        put_image(folder / "imagesTr" / f"{case_id}.nii.gz")
+        put_label_map(folder / "labelsTr" / f"{case_id}.nii.gz")
+    put_image(folder / "imagesTs" / "c.nii.gz")
+    (folder / "imagesTr" / "._a.nii.gz").write_bytes(b"of macOS")
+    return folder
+
+
+def nnunet(folder: Path, **stated: Any) -> Path:
+    for case_id in ("liver_1", "liver_2"):
+        put_image(folder / "imagesTr" / f"{case_id}_0000.nii.gz")
+        put_label_map(folder / "labelsTr" / f"{case_id}.nii.gz")
+    put_image(folder / "imagesTs" / "liver_3_0000.nii.gz")
+    content = {
+        "channel_names": {"0": "T1"},
+        "labels": {"background": 0, "Front": 1, "Back": 2},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+        **stated,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def bids(folder: Path) -> Path:
+    for subject, session in (("01", "1"), ("01", "2"), ("02", "1")):
+        scan = f"sub-{subject}_ses-{session}"
+        inner = Path(f"sub-{subject}") / f"ses-{session}" / "anat"
+        put_image(folder / inner / f"{scan}_T1w.nii.gz")
+        put_label_map(folder / "derivatives" / "manual" / inner / f"{scan}_desc-m_dseg.nii.gz")
+    put_image(folder / "sub-03" / "anat" / "sub-03_T1w.nii.gz")
+    table = "index\tname\n1\tFront\n2\tBack\n"
+    (folder / "derivatives" / "manual" / "desc-m_dseg.tsv").write_text(table)
+    return folder
+
+
+def lpba40(folder: Path, *, packed: bool) -> Path:
+    for person in ("S01", "S02"):
+        inner = folder / "delineation_space" / person
+        stem = f"{person}.delineation"
+        put_analyze(inner / f"{stem}.skullstripped.hdr", (80, 90), packed=packed)
+        put_analyze(inner / f"{stem}.structure.label.hdr", (165, 166), packed=packed)
+        native = folder / "native_space" / person
+        put_analyze(native / f"{person}.native.mri.hdr", (80, 90), packed=packed)
+        put_analyze(native / f"{person}.native.brain.mask.hdr", (1, 1), packed=packed)
+    return folder
+
+
+def plain(folder: Path) -> Path:
+    for case_id in ("1000", "1001", "1002"):
+        put_image(folder / "images" / f"{case_id}.nii.gz")
+        put_label_map(folder / "labels" / f"{case_id}.nii.gz")
+    (folder / "label_names.csv").write_text("Number,Name,Class\n1,Front,GM\n2,Back,GM\n")
+    split = {"train": ["1000"], "test": ["1001", "1002"], "same_person": [["1001", "1002"]]}
+    (folder / "split.json").write_text(json.dumps(split))
+    return folder
+
+
+def test_a_decathlon_folder_without_description_is_described(tmp_path: Path) -> None:
+    dataset = read_dataset(decathlon(tmp_path / "Task"))
+    assert (dataset.name, [case.id for case in dataset]) == ("Task", ["a", "b"])
+    assert [case.id for case in dataset.unlabelled] == ["c"]
+    assert dataset.labels == {}
+
+
+@pytest.mark.parametrize("name", ["dataset.json", ""])
+def test_an_nnunet_folder_is_read_by_folder_or_description(tmp_path: Path, name: str) -> None:
+    dataset = read_dataset(nnunet(tmp_path) / name)
+    assert [case.id for case in dataset] == ["liver_1", "liver_2"]
+    assert [case.id for case in dataset.unlabelled] == ["liver_3"]
+    assert dataset.labels == {1: "Front", 2: "Back"}
+    assert dataset[0].read_label_map().mask("back").sum() == 1
+
+
+def test_regions_of_nnunet_name_their_ids(tmp_path: Path) -> None:
+    labels = {"background": 0, "whole": [1, 2], "core": 2}
+    dataset = read_dataset(nnunet(tmp_path, labels=labels))
+    assert set(dataset.labels) == {1, 2}
+
+
+def test_several_channels_are_refused(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, channel_names={"0": "T1", "1": "T2"})
+    with pytest.raises(DataError, match="one channel expected"):
+        read_dataset(folder)
+    nnunet(folder)
+    put_image(folder / "imagesTr" / "liver_1_0001.nii.gz")
+    with pytest.raises(DataError, match="only one channel"):
+        read_dataset(folder)
+
+
+def test_bids_pairs_images_with_their_segmentations_by_subject(tmp_path: Path) -> None:
+    dataset = read_dataset(bids(tmp_path))
+    ids = ["sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1"]
+    assert [case.id for case in dataset] == ids
+    assert [case.group for case in dataset] == ["sub-01", "sub-01", "sub-02"]
+    assert [case.id for case in dataset.unlabelled] == ["sub-03"]
+    assert [item.name for item in dataset.structures] == ["front", "back"]
+    assert dataset[1].read_label_map().mask("front").sum() == 1
+
+
+def test_bids_prefers_the_raw_image_and_keeps_spaces_apart(tmp_path: Path) -> None:
+    bids(tmp_path)
+    inner = tmp_path / "derivatives" / "manual" / "sub-02" / "ses-1" / "anat"
+    put_image(inner / "sub-02_ses-1_desc-preproc_T1w.nii.gz")
+    put_image(inner / "sub-02_ses-1_space-MNI_desc-preproc_T1w.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert dataset[2].image == tmp_path / "sub-02" / "ses-1" / "anat" / "sub-02_ses-1_T1w.nii.gz"
+
+
+def test_bids_with_two_segmentations_of_a_scan_is_refused(tmp_path: Path) -> None:
+    inner = bids(tmp_path) / "derivatives" / "manual" / "sub-02" / "ses-1" / "anat"
+    put_label_map(inner / "sub-02_ses-1_desc-other_dseg.nii.gz")
+    with pytest.raises(DataError, match="has two segmentations"):
+        read_dataset(tmp_path)
+
+
+def test_bids_without_images_or_segmentations_is_refused(tmp_path: Path) -> None:
+    bids(tmp_path)
+    with pytest.raises(DataError, match="no known layout"):
+        read_dataset(tmp_path / "derivatives")
+    (tmp_path / "sub-02" / "ses-1" / "anat" / "sub-02_ses-1_T1w.nii.gz").unlink()
+    with pytest.raises(DataError, match="one T1w image with the same entities"):
+        read_dataset(tmp_path)
+    with pytest.raises(DataError, match=r"no \*_dseg"):
+        read_dataset(tmp_path / "sub-01")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_lpba40_takes_the_side_from_the_code(tmp_path: Path, packed: bool) -> None:
+    dataset = read_dataset(lpba40(tmp_path, packed=packed))
+    assert [case.id for case in dataset] == ["S01", "S02"]
+    assert [case.id for case in dataset.unlabelled] == ["S01_native", "S02_native"]
+    label_map = dataset[0].read_label_map()
+    left, right = (
+        label_map.grid.to_world(np.argwhere(label_map.mask(f"{side}_hippocampus"))[0])[0]
+        for side in ("left", "right")
+    )
+    assert left < right
+    flipped = read_dataset(tmp_path, orientation="LAS")[0].read_label_map()
+    assert flipped.grid.affine[0, 0] < 0
+
+
+def test_lpba40_has_56_structures() -> None:
+    names = label_names()
+    assert len(names) == 56
+    assert (names["161"], names["166"]) == ("left caudate", "right hippocampus")
+    assert (names["181"], names["182"]) == ("cerebellum", "brainstem")
+
+
+def test_lpba40_without_a_label_map_is_refused(tmp_path: Path) -> None:
+    lpba40(tmp_path, packed=False)
+    for file in (tmp_path / "delineation_space" / "S02").glob("*label*"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"S02: expected S02\.delineation"):
+        read_dataset(tmp_path)
+
+
+def test_a_plain_folder_takes_names_and_people_from_its_files(tmp_path: Path) -> None:
+    dataset = read_dataset(plain(tmp_path))
+    assert dataset.labels == {1: "Front", 2: "Back"}
+    assert [case.group for case in dataset] == [None, "1001", "1001"]
+    train, test = dataset.split("split.json")
+    assert (len(train), len(test)) == (1, 2)
+
+
+def test_label_maps_without_image_are_refused(tmp_path: Path) -> None:
+    (plain(tmp_path) / "images" / "1001.nii.gz").unlink()
+    with pytest.raises(DataError, match="label map 1001 has no image"):
+        read_dataset(tmp_path)
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    put_image(plain(tmp_path) / "images" / "1001.nii")
+    with pytest.raises(DataError, match="case ids must differ"):
+        read_dataset(tmp_path)
+
+
+def test_unknown_folders_are_refused_with_what_is_known(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no known layout; expected a dataset\.json"):
+        describe_folder(tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        describe_folder(tmp_path / "absent")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DataError, match="no label maps"):
+        describe_folder(tmp_path)
+
+
+def fill(layout: str, folder: Path) -> Path:
+    if layout == "lpba40":
+        return lpba40(folder, packed=True)
+    return {"decathlon": decathlon, "nnunet": nnunet, "bids": bids, "plain": plain}[layout](folder)
+
+
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet", "bids", "lpba40", "plain"])
+@pytest.mark.parametrize("where", ["data/mine.json", "elsewhere/mine.json"])
+def test_a_written_description_reads_like_the_folder(
+    tmp_path: Path, layout: str, where: str
+) -> None:
+    folder = fill(layout, tmp_path / "data")
+    describe(folder, tmp_path / where)
+    stated = json.loads((tmp_path / where).read_text())
+    assert ("root" in stated) == where.startswith("elsewhere")
+    written, direct = read_dataset(tmp_path / where), read_dataset(folder)
+    assert [case.id for case in written] == [case.id for case in direct]
+    assert [case.group for case in written] == [case.group for case in direct]
+    assert written.structures == direct.structures
+    assert np.array_equal(written[0].read_volume().data, direct[0].read_volume().data)
+
+
+def test_a_description_elsewhere_is_described_again_by_its_folder(tmp_path: Path) -> None:
+    describe(plain(tmp_path / "data"), tmp_path / "one" / "dataset.json")
+    describe(tmp_path / "one", tmp_path / "two" / "dataset.json")
+    assert len(read_dataset(tmp_path / "two")) == 3
+
+
+def test_paths_may_not_leave_the_stated_root(tmp_path: Path) -> None:
+    describe(plain(tmp_path / "data"), tmp_path / "mine.json")
+    stated = json.loads((tmp_path / "mine.json").read_text())
+    stated["root"] = str(tmp_path / "data" / "labels")
+    (tmp_path / "mine.json").write_text(json.dumps(stated))
+    stated["training"] = [{"image": "../images/1000.nii.gz"}]
+    (tmp_path / "mine.json").write_text(json.dumps(stated))
+    with pytest.raises(DataError, match="leaves the folder"):
+        read_dataset(tmp_path / "mine.json")
+
+
+def test_a_description_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    plain(tmp_path / "data")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        describe(tmp_path / "data", tmp_path / "file" / "dataset.json")
+
+
+@pytest.mark.real_data
+def test_real_folders_are_described(real_data: Path, tmp_path: Path) -> None:
+    for name, count in (("Task04_Hippocampus", 200), ("miccai2012", 35)):
+        describe(real_data / name, tmp_path / f"{name}.json")
+        dataset = read_dataset(tmp_path / f"{name}.json")
+        assert len(dataset) == count
+        assert dataset[0].read_grid().spatial_shape == dataset[0].read_label_map().data.shape

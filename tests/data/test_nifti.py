@@ -299,7 +299,7 @@ def test_missing_files_and_unknown_names_are_refused(tmp_path: Path) -> None:
         read_volume(header, orientation="RAS")
 
 
-def test_a_folder_without_permission_or_a_folder_as_file_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scan.nii").mkdir()
     with pytest.raises(DataError, match="no such file"):
         read_volume(tmp_path / "scan.nii")

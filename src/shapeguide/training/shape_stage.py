@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import PreparedCases, WorkingSpace
+from shapeguide.errors import ConfigError
 from shapeguide.geometry.warp import WarpLimits
 from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
 from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, load_shape_network
@@ -39,6 +40,7 @@ from shapeguide.training.shape_quality import (
 
 STAGE = 1
 CROP_MARGIN_VOXELS = 6
+SMALLEST_POPULATION = 2
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +64,17 @@ def train_shape(
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: If the folder belongs to another run.
+        ConfigError: If the folder belongs to another run, or there is only one training case.
         DataError: If a case cannot be used.
     """
     folder, settings = Path(run_dir), resolve(settings)
     preparation = prepare(dataset, settings)
+    if len(preparation.train) < SMALLEST_POPULATION:
+        raise ConfigError(
+            f"{dataset.name}: the shape stage needs label maps of at least {SMALLEST_POPULATION} "
+            f"cases to learn how people differ, found {len(preparation.train)}; add cases, give a "
+            "shape network trained on others, or train without guidance"
+        )
     if claim_run_folder(
         folder,
         stage="shape",

@@ -66,9 +66,8 @@ def test_one_view_holds_all_masks() -> None:
     first[2:5, 2:5, 2:5] = True
     second[25:28, 25:28, 25:28] = True
     view = view_of([first, second], spacing_mm=(1.0, 1.0, 1.0), pixels=80)
-    opacity = sum(
-        render(mask, view, spacing_mm=(1.0, 1.0, 1.0))[..., 3] for mask in (first, second)
-    )
+    pictures = [render(mask, view, spacing_mm=(1.0, 1.0, 1.0)) for mask in (first, second)]
+    opacity = pictures[0][..., 3] + pictures[1][..., 3]
     edge = np.concatenate([opacity[0], opacity[-1], opacity[:, 0], opacity[:, -1]])
     assert not edge.any()
     assert opacity.any()

@@ -172,9 +172,7 @@ def predict_files(
                 failed.append(Failure(case.image, str(error) or type(error).__name__))
                 logger.error("%s: %s", case.image, error)
             bar.update(done)
-    table = _volumes_table(volumes)
-    with written_whole(folder / VOLUMES_FILE) as temporary:
-        table.to_csv(temporary, index=False)
+    table = _write_volumes(volumes, folder / VOLUMES_FILE)
     return PredictionReport(tuple(written), tuple(kept), tuple(failed), table)
 
 
@@ -223,15 +221,24 @@ def _cases_of(given: str | Path | Case) -> list[Case]:
     return [Case(case_id_of(scan), scan) for scan in scans]
 
 
-def _volumes_table(volumes: dict[str, dict[str, float]]) -> pd.DataFrame:
+def _write_volumes(volumes: dict[str, dict[str, float]], path: Path) -> pd.DataFrame:
+    """Write the table of volumes; rows of cases that an earlier call predicted stay in it."""
     import pandas as pd
 
+    columns = ["case", "structure", "volume_mm3"]
     rows = [
-        {"case": case, "structure": name, "volume_mm3": round(volume, 3)}
+        (case, name, round(volume, 3))
         for case, found in volumes.items()
         for name, volume in found.items()
     ]
-    return pd.DataFrame(rows, columns=["case", "structure", "volume_mm3"])
+    table = pd.DataFrame(rows, columns=columns)
+    if path.is_file():
+        earlier = pd.read_csv(path, dtype={"case": str})
+        others = earlier[~earlier["case"].isin(table["case"])]
+        table = pd.concat([others, table], ignore_index=True) if len(others) else table
+    with written_whole(path) as temporary:
+        table.to_csv(temporary, index=False)
+    return table
 
 
 @torch.inference_mode()

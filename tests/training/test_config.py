@@ -45,4 +45,4 @@ def test_unknown_preset_lists_the_known_ones() -> None:
 
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        preset("default").seed = 3  # type: ignore[misc]
+        preset("default").seed = 3

@@ -97,7 +97,7 @@ def test_both_objectives_give_the_network_a_gradient() -> None:
         surface_terms(network, bank(), unit=0.2, batch_size=3, generator=generator_for(0, 1)),
     ):
         network.zero_grad()
-        terms.total.backward()  # type: ignore[no-untyped-call]
+        terms.total.backward()
         assert sum(p.grad.abs().sum() for p in network.parameters() if p.grad is not None) > 0
         assert set(terms.watched()) == {"loss", "distance"}
 
@@ -130,7 +130,7 @@ def test_network_that_tells_cases_apart_is_not_collapsed() -> None:
         generator = generator_for(0, 1, iteration)
         terms = surface_terms(network, bank(), unit=unit, batch_size=6, generator=generator)
         optimizer.zero_grad()
-        terms.total.backward()  # type: ignore[no-untyped-call]
+        terms.total.backward()
         optimizer.step()
     (quality,) = measure_quality(
         network, bank(), pairs=30, generator=generator_for(0, 2), held_out=False

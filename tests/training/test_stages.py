@@ -131,7 +131,7 @@ def test_three_cases_train(cohort: Dataset, tmp_path: Path) -> None:
 
 def test_one_case_trains_without_guidance_only(cohort: Dataset, tmp_path: Path) -> None:
     alone = cohort.select([cohort[0].id])
-    with pytest.raises(ConfigError, match="at least 2 cases.*found 1"):
+    with pytest.raises(ConfigError, match=r"at least 2 cases.*found 1"):
         sg.train(alone, out=tmp_path / "guided", settings=tiny(), progress=False)
     sg.train(alone, out=tmp_path / "plain", settings=tiny(guidance="none"), progress=False)
     assert (tmp_path / "plain" / MODEL_FILE).is_file()

@@ -16,6 +16,8 @@ def show_log() -> None:
     handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("shapeguide").setLevel(logging.INFO)
+    # Fabric says by itself what the stages say in their own words.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def tell(text: str) -> None:

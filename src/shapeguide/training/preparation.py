@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from shapeguide.machine import choose_device, choose_precision
 from shapeguide.training.config import TrainSettings
 
 SMALLEST_TRAINING_SET = 10
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def start_fabric(settings: TrainSettings) -> Fabric:
     """Fabric on the device and in the precision that the settings and the machine give."""
     device = choose_device(settings.machine.device)
     precision = choose_precision(settings.machine.precision, device)
+    logger.info("computing on %s in %s", device.type, precision)
     index = [device.index or 0] if device.type == "cuda" else 1
     return Fabric(
         accelerator="gpu" if device.type == "cuda" else device.type,

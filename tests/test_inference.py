@@ -122,7 +122,9 @@ def test_written_label_map_keeps_shape_affine_and_codes(tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "a.nii.gz", OBLIQUE)
     report = predict_files(segmenter(), [scan], out_dir=tmp_path / "out", progress=False)
     assert report.complete
-    image, written = nib.load(scan), nib.load(tmp_path / "out" / "a.nii.gz")
+    image, written = (
+        nib.Nifti1Image.from_filename(path) for path in (scan, tmp_path / "out" / "a.nii.gz")
+    )
     assert written.shape == image.shape
     for form in ("get_sform", "get_qform"):
         (affine, code), (expected, expected_code) = (

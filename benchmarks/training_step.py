@@ -31,7 +31,7 @@ from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.config import TrainSettings, preset
 from shapeguide.training.preparation import start_fabric
 from shapeguide.training.segmentation_batches import CaseBatches
-from shapeguide.training.segmentation_stage import SegmentationStep
+from shapeguide.training.segmentation_step import SegmentationStep
 
 
 def main(

@@ -14,6 +14,7 @@ from shapeguide.training.checkpoint import CHECKPOINT_FILE, TrainingState
 from shapeguide.training.log import LOG_FILE, read_log
 from shapeguide.training.loop import (
     LoopPlan,
+    LoopTask,
     TrainingFailed,
     cosine_decay,
     generator_for,
@@ -44,7 +45,9 @@ def state() -> TrainingState:
     return TrainingState(network, torch.optim.Adam(network.parameters()))
 
 
-def run(folder: Path, *, fail_at: int | None = None, iterations: int = 30) -> TrainingState:
+def run(
+    folder: Path, *, fail_at: int | None = None, iterations: int = 30, workers: int = 0
+) -> TrainingState:
     live = state()
 
     def step(batch: Tensor, iteration: int) -> Terms:
@@ -52,9 +55,11 @@ def run(folder: Path, *, fail_at: int | None = None, iterations: int = 30) -> Tr
             raise KilledError
         return Terms((live.network(batch) - batch.sum(1, keepdim=True)).square().mean())
 
-    plan = LoopPlan("test", iterations, cosine_decay(0.1, 30), 7, progress=False)
+    plan = LoopPlan(
+        "test", iterations, cosine_decay(0.1, 30), 7, num_workers=workers, progress=False
+    )
     fabric = Fabric(accelerator="cpu", devices=1)
-    train_loop(live, plan, run_dir=folder, batches=Numbers(), step=step, fabric=fabric)
+    train_loop(live, plan, LoopTask(Numbers(), step), run_dir=folder, fabric=fabric)
     return live
 
 
@@ -103,9 +108,8 @@ def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         train_loop(
             other,
             plan,
+            LoopTask(Numbers(), lambda batch, _: Terms(batch.mean())),
             run_dir=tmp_path,
-            batches=Numbers(),
-            step=lambda batch, _: Terms(batch.mean()),
             fabric=Fabric(accelerator="cpu", devices=1),
         )
 
@@ -117,9 +121,8 @@ def test_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
         train_loop(
             live,
             plan,
+            LoopTask(Numbers(), lambda batch, _: Terms(live.network(batch).sum() * float("nan"))),
             run_dir=tmp_path,
-            batches=Numbers(),
-            step=lambda batch, _: Terms(live.network(batch).sum() * float("nan")),
             fabric=Fabric(accelerator="cpu", devices=1),
         )
 
@@ -130,32 +133,23 @@ def test_best_score_is_kept_once_reached(tmp_path: Path) -> None:
     train_loop(
         live,
         plan,
+        LoopTask(
+            Numbers(),
+            lambda batch, _: Terms(live.network(batch).square().mean()),
+            validate=lambda: {"score": next(scores)},
+            keep_best=lambda: kept.append(live.iteration),
+        ),
         run_dir=tmp_path,
-        batches=Numbers(),
-        step=lambda batch, _: Terms(live.network(batch).square().mean()),
         fabric=Fabric(accelerator="cpu", devices=1),
-        validate=lambda: {"score": next(scores)},
-        keep_best=lambda: kept.append(live.iteration),
     )
     assert kept == [10, 20]
     assert (live.best_score, live.best_iteration) == (0.9, 20)
 
 
 def test_workers_give_the_same_training_as_none(tmp_path: Path) -> None:
-    results = []
-    for workers in (0, 1):
-        live = state()
-        plan = LoopPlan("t", 8, cosine_decay(0.1, 8), 5, num_workers=workers, progress=False)
-        train_loop(
-            live,
-            plan,
-            run_dir=tmp_path / str(workers),
-            batches=Numbers(),
-            step=lambda batch, _, live=live: Terms(live.network(batch).square().mean()),  # type: ignore[misc]
-            fabric=Fabric(accelerator="cpu", devices=1),
-        )
-        results.append(live.network.state_dict())
-    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+    without, with_one = (run(tmp_path / str(n), iterations=8, workers=n) for n in (0, 1))
+    for name, value in without.network.state_dict().items():
+        assert torch.equal(value, with_one.network.state_dict()[name])
 
 
 def test_generators_of_neighbouring_iterations_differ() -> None:

@@ -15,7 +15,7 @@ from shapeguide.training.config import TrainSettings, preset
 from shapeguide.training.log import LOG_FILE, read_log
 from shapeguide.training.run_folder import BRANCH_FILE, RUN_FILE, clear_run_folder
 from shapeguide.training.segmentation_batches import CaseBatches, one_hot, vary_intensities
-from shapeguide.training.segmentation_stage import SegmentationStep
+from shapeguide.training.segmentation_step import SegmentationStep
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,8 @@ def test_folder_of_other_settings_or_data_is_refused(cohort: Dataset, trained: P
 def test_machine_settings_may_change_between_two_starts(cohort: Dataset, trained: Path) -> None:
     settings = tiny()
     settings = settings.changed(machine=settings.machine.changed(checkpoint_every=1))
-    sg.train(cohort, out=trained, settings=settings, progress=False)
+    again = sg.train(cohort, out=trained, settings=settings, progress=False)
+    assert same(weights(trained), again.network.state_dict())
 
 
 def test_three_cases_train(cohort: Dataset, tmp_path: Path) -> None:

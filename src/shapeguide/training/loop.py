@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -57,21 +57,28 @@ class LoopPlan:
     progress: bool = True
 
 
+@dataclass(frozen=True)
+class LoopTask:
+    """What a stage hands in."""
+
+    batches: Dataset[Any]
+    """Item n is the batch of iteration n."""
+    step: Callable[[Any, int], Terms]
+    """Batch and iteration to loss terms."""
+    validate: Callable[[], Mapping[str, float]] | None = None
+    """Figures to log; `score` among them decides on the best weights."""
+    keep_best: Callable[[], None] | None = None
+    """Called when the score is the highest so far."""
+    milestones: Mapping[int, Path] = field(default_factory=dict)
+    """Iterations after which a checkpoint is kept under a name of its own."""
+
+
 class TrainingFailed(ShapeguideError, ArithmeticError):  # noqa: N818 - a finding, not a fault of the code
     """The loss is no longer a number."""
 
 
 def train_loop(
-    state: TrainingState,
-    plan: LoopPlan,
-    *,
-    run_dir: Path,
-    batches: Dataset[Any],
-    step: Callable[[Any, int], Terms],
-    fabric: Fabric,
-    validate: Callable[[], Mapping[str, float]] | None = None,
-    keep_best: Callable[[], None] | None = None,
-    milestones: Mapping[int, Path] | None = None,
+    state: TrainingState, plan: LoopPlan, task: LoopTask, *, run_dir: Path, fabric: Fabric
 ) -> None:
     """Train from the checkpoint in the run folder, or from the start, to the last iteration.
 
@@ -82,13 +89,9 @@ def train_loop(
     Args:
         state: Network and optimizer, set up by `fabric`; changed in place.
         plan: How long and how often.
+        task: Batches and step of the stage.
         run_dir: Folder of checkpoint and log.
-        batches: Item n is the batch of iteration n.
-        step: Batch and iteration to loss terms.
         fabric: Device and precision.
-        validate: Figures to log; `score` among them decides on the best weights.
-        keep_best: Called when the score is the highest so far.
-        milestones: Iterations after which a checkpoint is kept under a name of its own.
 
     Raises:
         TrainingFailed: If the loss is not finite; the last checkpoint stays.
@@ -98,34 +101,28 @@ def train_loop(
     if checkpoint.is_file():
         load_checkpoint(state, checkpoint)
     start = state.iteration
-    sums = _Means()
+    means = _Means()
     with (
         TrainingLog(run_dir, done=start) as log,
         ProgressBar(plan.title, total=plan.iterations, done=start, shown=plan.progress) as bar,
         _stop_requests() as stop,
     ):
-        for iteration, batch in _batches(batches, plan, start, fabric):
-            terms = _one_step(state, plan, step, batch, iteration, fabric)
-            sums.add(terms.watched())
+        for iteration, batch in _batches(task.batches, plan, start, fabric):
+            means.add(_one_step(state, plan, task, (iteration, batch), fabric))
             state.iteration = done = iteration + 1
             last = done == plan.iterations
             if done % LOG_EVERY == 0 or last:
-                figures = sums.take()
+                figures = means.take()
                 _check_finite(figures, plan.title, done)
                 log.write(done, figures | {"learning_rate": plan.learning_rate(iteration)})
                 bar.update(done, figures)
             bar.update(done)
-            if validate and plan.validate_every and (done % plan.validate_every == 0 or last):
-                found = validate()
-                log.write(done, found)
-                if state.best_score is None or found["score"] > state.best_score:
-                    state.best_score, state.best_iteration = found["score"], done
-                    if keep_best:
-                        keep_best()
-            if milestones and done in milestones:
+            if plan.validate_every and (done % plan.validate_every == 0 or last):
+                _validate(state, task, log)
+            if done in task.milestones:
                 # Whoever goes on from here finds a best of its own.
                 start_anew = replace(state, best_score=None, best_iteration=None)
-                save_checkpoint(start_anew, milestones[done])
+                save_checkpoint(start_anew, task.milestones[done])
             if done % plan.checkpoint_every == 0 or last or stop.is_set():
                 save_checkpoint(state, checkpoint)
             if stop.is_set() and not last:
@@ -133,21 +130,28 @@ def train_loop(
 
 
 def _one_step(
-    state: TrainingState,
-    plan: LoopPlan,
-    step: Callable[[Any, int], Terms],
-    batch: Any,
-    iteration: int,
-    fabric: Fabric,
-) -> Terms:
+    state: TrainingState, plan: LoopPlan, task: LoopTask, numbered: tuple[int, Any], fabric: Fabric
+) -> dict[str, Tensor]:
+    iteration, batch = numbered
     for group in state.optimizer.param_groups:
         group["lr"] = plan.learning_rate(iteration)
     state.network.train()
-    terms = step(batch, iteration)
+    terms = task.step(batch, iteration)
     state.optimizer.zero_grad(set_to_none=True)
     fabric.backward(terms.total)
     state.optimizer.step()
-    return terms
+    return terms.watched()
+
+
+def _validate(state: TrainingState, task: LoopTask, log: TrainingLog) -> None:
+    if task.validate is None:
+        return
+    found = task.validate()
+    log.write(state.iteration, found)
+    if state.best_score is None or found["score"] > state.best_score:
+        state.best_score, state.best_iteration = found["score"], state.iteration
+        if task.keep_best:
+            task.keep_best()
 
 
 def _batches(

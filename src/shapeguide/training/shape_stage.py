@@ -22,7 +22,13 @@ from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, loa
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.checkpoint import TrainingState
 from shapeguide.training.config import TrainSettings, resolve
-from shapeguide.training.loop import LoopPlan, generator_for, learning_rate_of, train_loop
+from shapeguide.training.loop import (
+    LoopPlan,
+    LoopTask,
+    generator_for,
+    learning_rate_of,
+    train_loop,
+)
 from shapeguide.training.objectives import (
     MaskBank,
     ShapeTerms,
@@ -167,9 +173,8 @@ def _train(
     train_loop(
         TrainingState(network, optimizer),
         plan,
+        LoopTask(_Iterations(), _step(network, bank, settings)),
         run_dir=folder,
-        batches=_Iterations(),
-        step=_step(network, bank, settings),
         fabric=fabric,
     )
 

@@ -15,6 +15,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import tyro
@@ -26,8 +27,6 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.evaluation import evaluate
 from shapeguide.inference import PredictionOptions, predict_files
 from shapeguide.training.config import TrainSettings, preset
-
-SYSTEMS = ("plain", "guided")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def main(
     seeds: tuple[int, ...] = (0,),
     iterations: tuple[int, int] | None = None,
     spacing_mm: float = 2.0,
-    plain_only: bool = False,
+    systems: tuple[Literal["plain", "guided"], ...] = ("plain", "guided"),
 ) -> None:
     """Train, predict, score.
 
@@ -85,11 +84,10 @@ def main(
         seeds: One pair of trainings for each.
         iterations: Dice and guided iterations; those of the preset when not given.
         spacing_mm: Working spacing of the heads.
-        plain_only: Leave out the guided segmenter.
+        systems: Guided alone is trained from the start, which gives the same weights.
     """
     chosen = tasks(iterations, spacing_mm)[task]
     dataset = sg.read_dataset(data / chosen.folder).with_structures(**chosen.structures)
-    systems = SYSTEMS[:1] if plain_only else SYSTEMS
     tables = []
     for seed in seeds:
         train, test = (
@@ -121,7 +119,8 @@ def train_one(
             sg.train_segmenter(train, run_dir=run, settings=settings)
         else:
             shape = sg.train_shape(train, run_dir=run / "shape", settings=settings)
-            sg.train_segmenter(train, shape, run_dir=run, settings=settings, branch_from=plain)
+            branch = plain if plain.is_dir() else None
+            sg.train_segmenter(train, shape, run_dir=run, settings=settings, branch_from=branch)
     finally:
         spent += time.monotonic() - start
         if run.is_dir():

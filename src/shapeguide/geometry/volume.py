@@ -88,7 +88,11 @@ class LabelMap:
         """
         if isinstance(structure, str):
             structure = find_structure(self.structures, structure)
-        return np.isin(self.data, structure.label_ids)
+        found: NDArray[np.bool_] = self.data == structure.label_ids[0]
+        # For the few ids that a structure has, comparing is several times as fast as np.isin.
+        for label_id in structure.label_ids[1:]:
+            found |= self.data == label_id
+        return found
 
     def class_indices(self) -> NDArray[np.uint8]:
         """Class index of each voxel, (I, J, K): 0 background, n for the n-th structure."""

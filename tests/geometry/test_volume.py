@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shapeguide.errors import ConfigError, DataError, GeometryError
+from shapeguide.geometry.grid import Grid
+from shapeguide.geometry.volume import LabelMap, Structure, Volume, check_structures
+
+GRID = Grid((1, 1, 4), np.eye(4))
+PARTS = (Structure("head", (3, 1)), Structure("tail", (7,)))
+
+
+def test_label_map_gives_masks_and_class_indices_of_its_structures() -> None:
+    labels = LabelMap(np.array([[[1, 7, 9, 3]]]), GRID, PARTS)
+    assert labels.mask("head").tolist() == [[[True, False, False, True]]]
+    assert labels.mask(Structure("other", (9,))).tolist() == [[[False, False, True, False]]]
+    assert labels.class_indices().tolist() == [[[1, 2, 0, 1]]]
+    assert labels.class_indices().dtype == np.uint8
+
+
+def test_unknown_structure_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'body'.*head, tail"):
+        LabelMap(np.zeros((1, 1, 4), dtype=int), GRID, PARTS).mask("body")
+
+
+def test_arrays_must_fit_their_grid_and_kind() -> None:
+    with pytest.raises(GeometryError, match="shape"):
+        Volume(np.zeros((1, 1, 5), dtype=np.float32), GRID)
+    with pytest.raises(DataError, match="integers"):
+        LabelMap(np.zeros((1, 1, 4)), GRID)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("structures", "message"),
+    [
+        ((Structure("a", (1,)), Structure("a", (2,))), "share a name"),
+        ((Structure("a", (1,)), Structure("b", (2, 1))), "share a label id"),
+        (tuple(Structure(f"s{n}", (n + 1,)) for n in range(256)), "at most 255"),
+    ],
+)
+def test_structures_must_be_apart(structures: tuple[Structure, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_structures(structures)
+
+
+@pytest.mark.parametrize(("name", "ids"), [("", (1,)), ("a", ()), ("a", (0,)), ("a", (2, 2))])
+def test_structure_needs_a_name_and_positive_label_ids(name: str, ids: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError):
+        Structure(name, ids)

@@ -165,7 +165,7 @@ def _score_table(scores: DemoScores) -> Table:
 def _mean_and_interval(row: Mapping[str, Any]) -> str:
     metric, low, high = row["metric"], row["low"], row["high"]
     digits = 2 if metric.endswith("_mm") else 3
-    interval = "" if math.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
+    interval = "" if math.isnan(low) else f"\n{low:.{digits}f} to {high:.{digits}f}"
     return shown(metric, row["mean"]) + interval
 
 

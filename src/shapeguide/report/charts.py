@@ -77,7 +77,8 @@ def curve_figure(panels: Sequence[CurvePanel], theme: Theme) -> Figure:
         style_axes(axes, theme, title=panel.title)
         for line in panel.lines:
             _draw_line(axes, line, theme)
-        if panel.starts_at is not None:
+        first = min((line.iterations[0] for line in panel.lines if line.iterations), default=0)
+        if panel.starts_at is not None and panel.starts_at > first:
             axes.axvline(panel.starts_at, color=theme.faint, linewidth=1, linestyle=(0, (3, 3)))
             axes.annotate(
                 panel.starts,
@@ -126,6 +127,7 @@ def distance_figure(panels: Sequence[DistancePanel], theme: Theme) -> Figure:
     for axes, panel in zip(grid, panels, strict=False):
         style_axes(axes, theme, title=f"{panel.title}: {panel.summary}")
         axes.grid(visible=False, axis="y")
+        names: list[str] = []
         for row, (name, values) in enumerate(
             (("different cases", panel.different), ("same case", panel.same))
         ):
@@ -138,10 +140,8 @@ def distance_figure(panels: Sequence[DistancePanel], theme: Theme) -> Figure:
                 fontsize=8.5,
                 color=theme.ink,
             )
-            axes.text(
-                0, row + 0.36, name, fontsize=9, color=theme.ink, va="bottom", fontweight="bold"
-            )
-        axes.set_yticks([])
+            names.append(name)
+        axes.set_yticks(range(len(names)), names, color=theme.ink, fontsize=9.5)
         axes.set_ylim(-0.5, 1.75)
         axes.set_xlim(left=0)
         axes.set_xlabel("shape distance (1 = as far as two people are apart)", fontsize=8.5)

@@ -14,9 +14,9 @@ from shapeguide import commands
 ROOT = Path(__file__).parents[1]
 
 
-def code_blocks(language: str) -> list[str]:
-    """The fenced blocks of a language in the README, in order."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def code_blocks(language: str, page: str = "README.md") -> list[str]:
+    """The fenced blocks of a language in a page, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -41,6 +41,18 @@ def test_python_of_the_readme_runs_and_scores_each_test_case(
     }
 
 
+def test_python_of_the_guide_runs_and_compares_two_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in code_blocks("python", "docs/python.md"):
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert names["found"].complete
+    assert len(names["found"].comparison) > 0
+    assert names["logits"].grad.abs().sum() > 0
+
+
 def test_the_script_of_the_readme_fits_on_ten_lines_without_the_cohort() -> None:
     script = code_blocks("python")[0]
     own = [line for line in script.splitlines() if line and "write_cohort" not in line]
@@ -55,7 +67,7 @@ def test_commands_of_the_readme_parse(words: list[str]) -> None:
 
 def test_relative_links_of_the_project_pages_lead_to_files() -> None:
     missing = []
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/python.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         targets = re.findall(r"\]\(([^)#:]+)\)", text)
         missing += [f"{page}: {target}" for target in targets if not (ROOT / target).exists()]

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from shapeguide.experiments.demo import demo
     from shapeguide.geometry.grid import Grid
     from shapeguide.geometry.volume import LabelMap, Structure, Volume
-    from shapeguide.inference import predict, predict_files
+    from shapeguide.inference import PredictionOptions, predict, predict_files
     from shapeguide.losses import ShapeLoss
     from shapeguide.metrics.scores import score
     from shapeguide.models.segmenter import load_segmenter
     from shapeguide.models.shape_model import load_shape_network
-    from shapeguide.training.config import TrainSettings
+    from shapeguide.training.config import TrainSettings, preset
     from shapeguide.training.segmentation_stage import train_segmenter
     from shapeguide.training.shape_stage import train_shape
     from shapeguide.training.train import train
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Grid",
     "LabelMap",
+    "PredictionOptions",
     "ShapeLoss",
     "ShapeguideError",
     "Structure",
@@ -47,6 +48,7 @@ __all__ = [
     "load_shape_network",
     "predict",
     "predict_files",
+    "preset",
     "read_dataset",
     "read_label_map",
     "read_volume",
@@ -69,12 +71,12 @@ _HOMES = {
     "experiments.demo": ("demo",),
     "geometry.grid": ("Grid",),
     "geometry.volume": ("LabelMap", "Structure", "Volume"),
-    "inference": ("predict", "predict_files"),
+    "inference": ("PredictionOptions", "predict", "predict_files"),
     "losses": ("ShapeLoss",),
     "metrics.scores": ("score",),
     "models.segmenter": ("load_segmenter",),
     "models.shape_model": ("load_shape_network",),
-    "training.config": ("TrainSettings",),
+    "training.config": ("TrainSettings", "preset"),
     "training.segmentation_stage": ("train_segmenter",),
     "training.shape_stage": ("train_shape",),
     "training.train": ("train",),

@@ -29,6 +29,9 @@ from shapeguide.inference import PredictionOptions, predict_files
 from shapeguide.training.config import TrainSettings, preset
 
 
+BRAIN_MM = (160, 192, 144)
+
+
 @dataclass(frozen=True)
 class Task:
     """A dataset with its structures, its split and the settings that it needs."""
@@ -47,8 +50,13 @@ def tasks(iterations: tuple[int, int] | None, spacing_mm: float) -> dict[str, Ta
         dice, guided = iterations
         chosen = default.segmentation.changed(dice_iterations=dice, guided_iterations=guided)
         default = default.changed(segmentation=chosen)
+    # Just the brain; prediction slides this window over the whole scan.
+    i, j, k = (8 * round(length / spacing_mm / 8) for length in BRAIN_MM)
     heads = default.changed(
-        data=default.data.changed(spacing_mm=(spacing_mm,) * 3, centre="foreground"),
+        data=default.data.changed(
+            spacing_mm=(spacing_mm,) * 3, spatial_shape=(i, j, k), centre="foreground"
+        ),
+        warp=default.warp.changed(translation_mm=10.0),
         segmentation=default.segmentation.changed(batch_size=1),
     )
     return {

@@ -48,6 +48,7 @@ PAIRED_METRICS = {"dice": "Dice", "hausdorff_mm": "Hausdorff distance (mm)", "hd
 CHOSEN = ("best", "median", "worst")
 MEMORY_LIMIT_BYTES = 2**30
 SHAPE_COLOUR = 2
+COMPOSITE_DOTS_PER_INCH = 120
 
 
 def held_out_distances(
@@ -114,7 +115,10 @@ def draw_figures(
     _write(files.figure("slices.jpg"), as_jpeg(slice_figure(views)))
     _write(files.figure("surfaces.jpg"), as_jpeg(surface_figure(views)))
     middle = views[min(1, len(views) - 1)]
-    _write(files.figure("composite.png"), as_png(composite_figure(middle)))
+    _write(
+        files.figure("composite.png"),
+        as_png(composite_figure(middle), dots_per_inch=COMPOSITE_DOTS_PER_INCH),
+    )
 
 
 def curve_panels(files: DemoFiles, settings: TrainSettings) -> list[CurvePanel]:

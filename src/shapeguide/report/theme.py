@@ -89,10 +89,10 @@ def style_legend(axes: Axes, theme: Theme) -> None:
         axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, handlelength=1.4)
 
 
-def as_png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file, without the date of its making."""
+def as_png(figure: Figure, *, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
+    """The figure as the bytes of a PNG file."""
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", facecolor=figure.get_facecolor())
+    figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor=figure.get_facecolor())
     return buffer.getvalue()
 
 

@@ -28,7 +28,6 @@ from shapeguide.evaluation import evaluate
 from shapeguide.inference import PredictionOptions, predict_files
 from shapeguide.training.config import TrainSettings, preset
 
-
 BRAIN_MM = (160, 192, 144)
 
 

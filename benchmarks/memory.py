@@ -1,14 +1,16 @@
-"""Peak memory of one job in a process of its own.
+"""Peak memory of training and prediction, each in a process of its own.
 
-    python benchmarks/memory.py train --spatial-shape 96 112 96 --spacing-mm 2
-    python benchmarks/memory.py predict --edge 256
+    python benchmarks/memory.py
+    python benchmarks/memory.py predict --spacing-mm 1 --spatial-shape 160 192 160
 
-Targets: training on whole heads at 2 mm, and prediction of a 256 x 256 x 256 head, each under 6 GB.
+Targets: training on whole heads at 2 mm, and prediction of a 256 x 256 x 256 head, each under
+6 GB.
 """
 
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,27 +29,34 @@ from shapeguide.training.config import preset
 
 
 def main(
-    job: tyro.conf.Positional[Literal["train", "predict"]],
+    job: tyro.conf.Positional[Literal["all", "train", "predict"]] = "all",
     *,
     spatial_shape: tuple[int, int, int] = (96, 112, 96),
     spacing_mm: float = 2.0,
     edge: int = 256,
 ) -> None:
-    """Run the job once and print the most memory that this process ever held.
+    """Run the job once and print the most memory that its process ever held.
 
     Args:
-        job: Guided training for a few iterations, or prediction of one volume.
+        job: Guided training for a few iterations, prediction of one volume, or all: both, and
+            the prediction at 1 mm.
         spatial_shape: Working shape of network and training.
         spacing_mm: Working spacing.
         edge: Edge of the volume to predict, in voxels of 1 mm.
     """
+    if job == "all":
+        fine = ["predict", "--spacing-mm", "1", "--spatial-shape", "160", "192", "160"]
+        for words in (["train"], ["predict"], fine):
+            subprocess.run([sys.executable, __file__, *words], check=True)
+        return
     before = _peak_gb()
     if job == "train":
         _train(spatial_shape, spacing_mm)
     else:
         _predict(spatial_shape, spacing_mm, edge)
     Console().print(
-        f"{job}: peak {_peak_gb():.2f} GB resident, {before:.2f} GB of it before the job began"
+        f"{job} at {spacing_mm:g} mm, working shape {spatial_shape}: peak {_peak_gb():.2f} GB "
+        f"resident, {before:.2f} GB of it before the job began"
     )
 
 

@@ -273,9 +273,10 @@ def test_every_case_comes_once_in_each_round() -> None:
 def test_one_hot_and_intensity_changes_keep_shapes() -> None:
     classes = torch.tensor([[[[0, 1, 2]]]], dtype=torch.uint8)
     assert one_hot(classes, 3)[0, :, 0, 0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    images = torch.randn((2, 1, 6, 6, 6), generator=torch.Generator().manual_seed(0))
+    images = torch.randn((40, 1, 6, 6, 6), generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     varied = vary_intensities(images, generator=generator)
     assert varied.shape == images.shape
     assert varied.isfinite().all()
-    assert not torch.allclose(varied, images)
+    kept = (varied == images).flatten(1).all(1).sum().item()
+    assert 10 < kept < 30

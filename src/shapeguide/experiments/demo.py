@@ -5,11 +5,13 @@ Every step leaves files and is skipped when they are there, so a killed demo goe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from shapeguide.data.dataset import Dataset, read_dataset
 from shapeguide.data.nifti import read_label_map, write_label_map
@@ -101,30 +103,46 @@ def demo(
     files = DemoFiles(folder)
     claim_demo(files, settings, cohort)
     clock = Clock(files.steps)
-    with clock.step("cohort"):
-        train, test = _cohort(files, cohort, seed)
-    with clock.step("shape network"):
-        shape_network = train_shape(
-            train, run_dir=files.run("shape"), settings=settings, progress=progress
-        )
-    for method, guide in (("plain", None), ("guided", shape_network)):
-        with clock.step(f"{method} segmenter"):
-            segmenter = train_segmenter(
-                train,
-                guide,
-                run_dir=files.run(method),
-                settings=settings,
-                # Before the guidance both are the same to the bit; it is computed once.
-                branch_from=files.run("plain") if guide else None,
-                progress=progress,
+    with _one_thread():
+        with clock.step("cohort"):
+            train, test = _cohort(files, cohort, seed)
+        with clock.step("shape network"):
+            shape_network = train_shape(
+                train, run_dir=files.run("shape"), settings=settings, progress=progress
             )
-        with clock.step(f"{method} predictions"):
-            _predict(segmenter, test, files, method, progress)
-    scores = _score(test, files)
-    if not files.page.is_file():
-        with clock.step("report"):
-            write_report(files, (train, test), shape_network, settings, scores, clock.seconds)
+        for method, guide in (("plain", None), ("guided", shape_network)):
+            with clock.step(f"{method} segmenter"):
+                segmenter = train_segmenter(
+                    train,
+                    guide,
+                    run_dir=files.run(method),
+                    settings=settings,
+                    # Before the guidance both are the same to the bit; it is computed once.
+                    branch_from=files.run("plain") if guide else None,
+                    progress=progress,
+                )
+            with clock.step(f"{method} predictions"):
+                _predict(segmenter, test, files, method, progress)
+        scores = _score(test, files)
+        if not files.page.is_file():
+            with clock.step("report"):
+                write_report(files, (train, test), shape_network, settings, scores, clock.seconds)
     return DemoResult(folder, files.page, scores, clock.seconds)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread.
+
+    The networks of the demo are so small that a second thread saves little, and on a machine that
+    others use too, waiting for it costs up to ten times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _cohort(files: DemoFiles, cohort: DemoCohort, seed: int) -> tuple[Dataset, Dataset]:

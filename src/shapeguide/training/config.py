@@ -112,7 +112,7 @@ class SegmentationSettings(Settings):
     """Iterations before the shape loss."""
     guided_iterations: CountOrZero = 400
     """Iterations with the shape loss; without guidance they train on like the first."""
-    batch_size: Count = 2
+    batch_size: Count = 3
     learning_rate: Positive = 2e-3
     decay: Literal["none", "cosine"] = "cosine"
     """Course of the learning rate over the stage."""
@@ -198,7 +198,11 @@ PRESETS: dict[str, TrainSettings] = {
         preset="quick",
         shape=ShapeSettings(iterations=120, channels=(8, 16, 32), canonical_shape=24),
         segmentation=SegmentationSettings(
-            channels=(8, 16, 32), dice_iterations=120, guided_iterations=60, validate_every=60
+            batch_size=2,
+            channels=(8, 16, 32),
+            dice_iterations=120,
+            guided_iterations=60,
+            validate_every=60,
         ),
     ),
 }

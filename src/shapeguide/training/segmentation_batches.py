@@ -12,6 +12,7 @@ from shapeguide.geometry.warp import WarpLimits, draw_affine_warps, warp_classes
 from shapeguide.training.loop import generator_for
 
 STAGE = 2
+VARIED_SHARE = 0.5
 
 
 class CaseBatches(TorchDataset[tuple[Tensor, Tensor]]):
@@ -64,9 +65,11 @@ def vary_intensities(images: Tensor, *, generator: torch.Generator) -> Tensor:
         generator: Source of all randomness, on the CPU.
 
     Returns:
-        Same shape. About a third of the items keep their sharpness and their noise.
+        Same shape. Half of the items come back as they were, so that most of what the network
+        learns is still how scans look undisturbed.
     """
     count, device = len(images), images.device
+    chosen = torch.rand(count, generator=generator) < VARIED_SHARE
 
     def drawn(low: float, high: float) -> Tensor:
         values = torch.rand(count, generator=generator) * (high - low) + low
@@ -81,7 +84,8 @@ def vary_intensities(images: Tensor, *, generator: torch.Generator) -> Tensor:
     varied = torch.lerp(varied, blurred, drawn(-0.4, 0.8).clamp(min=0))
     # One draw of noise for a volume is costly; the sign keeps it symmetric.
     noise = torch.randn(images.shape, generator=generator).to(device)
-    return varied + noise * drawn(-0.1, 0.25).clamp(min=0)
+    varied = varied + noise * drawn(-0.1, 0.25).clamp(min=0)
+    return torch.where(chosen.to(device)[:, None, None, None, None], varied, images)
 
 
 def one_hot(classes: Tensor, count: int) -> Tensor:

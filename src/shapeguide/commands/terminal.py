@@ -17,7 +17,7 @@ def show_log() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("shapeguide").setLevel(logging.INFO)
     # Fabric says by itself what the stages say in their own words.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 def tell(text: str) -> None:

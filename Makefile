@@ -44,7 +44,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 test: lint
-	$(RUN) -m pytest -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
 
 bench: $(BENCH_INSTALLED)
 	@for file in $(filter-out benchmarks/accuracy.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(RUN) "$$file" || exit 1; done

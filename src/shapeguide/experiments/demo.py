@@ -37,9 +37,7 @@ DEMO_SETTINGS = QUICK.changed(
     data=QUICK.data.changed(spacing_mm=(1.5, 1.5, 1.5)),
     shape=QUICK.shape.changed(iterations=200),
     shape_loss=QUICK.shape_loss.changed(alpha=0.3),
-    segmentation=QUICK.segmentation.changed(
-        channels=(8, 16, 32, 64), dice_iterations=300, guided_iterations=150, learning_rate=5e-3
-    ),
+    segmentation=QUICK.segmentation.changed(dice_iterations=300, guided_iterations=150),
 )
 
 

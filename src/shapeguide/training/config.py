@@ -196,13 +196,14 @@ PRESETS: dict[str, TrainSettings] = {
     # Minutes on a laptop: for the demo, a first look and tests.
     "quick": TrainSettings(
         preset="quick",
-        shape=ShapeSettings(iterations=120, channels=(8, 16, 32), canonical_shape=24),
+        shape=ShapeSettings(iterations=100, channels=(8, 16, 32), canonical_shape=24),
         segmentation=SegmentationSettings(
             batch_size=2,
-            channels=(8, 16, 32),
-            dice_iterations=120,
-            guided_iterations=60,
-            validate_every=60,
+            channels=(8, 16, 32, 64),
+            learning_rate=5e-3,
+            dice_iterations=160,
+            guided_iterations=80,
+            validate_every=80,
         ),
     ),
 }

@@ -183,6 +183,23 @@ def test_probabilities_are_written_for_each_structure(tmp_path: Path) -> None:
     assert found[5, 9, 9] > 0.99
 
 
+def test_analyze_scan_is_segmented_once_its_orientation_is_stated(tmp_path: Path) -> None:
+    data, mask = scene()
+    nib.AnalyzeImage(data, np.eye(4)).to_filename(tmp_path / "a.img")
+    refused = predict_files(
+        segmenter(), [tmp_path / "a.img"], out_dir=tmp_path / "out", progress=False
+    )
+    assert "orientation" in refused.failed[0].reason
+    options = PredictionOptions(orientation="LAS")
+    report = predict_files(
+        segmenter(), [tmp_path / "a.img"], out_dir=tmp_path / "out", options=options, progress=False
+    )
+    assert report.complete
+    found = read_label_map(report.written[0], structures=STRUCTURES)
+    assert found.grid.affine[0, 0] < 0
+    assert dice(found.mask("bright"), mask) > 0.85
+
+
 def test_folder_of_scans_is_taken_whole(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     for name in ("a", "b"):

@@ -120,6 +120,8 @@ class PredictionOptions:
     """Also write the probability of each structure, as `CASE_STRUCTURE_probability.nii.gz`."""
     overwrite: bool = False
     """Segment scans again whose label map is there already."""
+    orientation: str | None = None
+    """Directions of the voxel axes such as "RAS", for scan files that state none."""
 
 
 def predict_files(
@@ -155,7 +157,8 @@ def predict_files(
         run if isinstance(run, Segmenter) else load_segmenter(run, weights=weights, device=device)
     )
     folder = Path(out_dir)
-    targets = _targets(scans, folder)
+    cases = [case for given in scans for case in _cases_of(given, options.orientation)]
+    targets = _targets(cases, folder)
     written, kept, failed = [], [], []
     volumes: dict[str, dict[str, float]] = {}
     with ProgressBar("predict", total=len(targets), done=0, shown=progress) as bar:
@@ -193,10 +196,10 @@ def _predict_file(
     return labels
 
 
-def _targets(scans: Iterable[str | Path | Case], folder: Path) -> dict[Path, Case]:
+def _targets(cases: list[Case], folder: Path) -> dict[Path, Case]:
     """Output file to case, in the order of the scans."""
     targets: dict[Path, Case] = {}
-    for case in (case for given in scans for case in _cases_of(given)):
+    for case in cases:
         target = folder / f"{case.id}.nii.gz"
         if target.resolve() == case.image.resolve():
             raise DataError(
@@ -213,12 +216,12 @@ def _targets(scans: Iterable[str | Path | Case], folder: Path) -> dict[Path, Cas
     return targets
 
 
-def _cases_of(given: str | Path | Case) -> list[Case]:
+def _cases_of(given: str | Path | Case, orientation: str | None) -> list[Case]:
     if isinstance(given, Case):
         return [given]
     path = Path(given)
     scans = list_scans(path) if path.is_dir() else [path]
-    return [Case(case_id_of(scan), scan) for scan in scans]
+    return [Case(case_id_of(scan), scan, orientation=orientation) for scan in scans]
 
 
 def _write_volumes(volumes: dict[str, dict[str, float]], path: Path) -> pd.DataFrame:

@@ -124,6 +124,7 @@ class Predict:
                 largest_component=self.largest_component,
                 probabilities=self.probabilities,
                 overwrite=self.overwrite,
+                orientation=self.cases.orientation,
             ),
             weights=self.weights,
             device=self.device,

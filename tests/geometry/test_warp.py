@@ -162,6 +162,15 @@ def test_translation_is_in_mm() -> None:
     assert warped[0].nonzero().tolist() == [[6, 6, 2]]
 
 
+def heaviest(weights: Tensor) -> Tensor:
+    """Of maps (B, I, J, K), the voxels of largest weight, so many as the weights sum to."""
+    inside = torch.zeros_like(weights, dtype=torch.bool)
+    for n, weight in enumerate(weights):
+        ordered = weight.flatten().sort(descending=True).values
+        inside[n] = weight > ordered[int(weight.sum().round())]
+    return inside
+
+
 def test_image_and_labels_stay_aligned() -> None:
     classes = two_touching_structures(3)
     warps = drawn(3)
@@ -169,8 +178,9 @@ def test_image_and_labels_stay_aligned() -> None:
     one_hot = warp_one_hot(as_one_hot(classes), warps, spacing_mm=ANISOTROPIC_MM)
     hard = warp_classes(classes, warps, spacing_mm=ANISOTROPIC_MM)
     torch.testing.assert_close(images, one_hot, atol=1e-5, rtol=0)
-    expected = torch.where(images.sum(1) > 0.5, images.argmax(1) + 1, 0)
-    assert torch.equal(hard.long(), expected)
+    expected = torch.where(heaviest(images.sum(1)), images.argmax(1) + 1, 0)
+    # Weights that tie but for rounding may change places.
+    assert (hard.long() != expected).flatten(1).sum(1).max() <= 2
 
 
 def test_images_go_on_beyond_the_grid_and_masks_do_not() -> None:
@@ -216,7 +226,15 @@ def test_a_structure_at_the_edge_is_cut_as_on_the_whole_grid() -> None:
     warps = drawn(2, limits=WarpLimits(rotation_deg=40, translation_mm=5))
     weights = warp_one_hot(as_one_hot(classes).requires_grad_(), warps, spacing_mm=ANISOTROPIC_MM)
     hard = warp_classes(classes, warps, spacing_mm=ANISOTROPIC_MM)
-    assert torch.equal(hard > 0, weights.sum(1) > 0.5)
+    assert ((hard > 0) != heaviest(weights.sum(1).detach())).flatten(1).sum(1).max() <= 2
+
+
+def test_rotation_and_translation_leave_the_volume_as_it_was() -> None:
+    classes = two_touching_structures(4)
+    warps = drawn(4, limits=WarpLimits(scale=(1.0, 1.0), translation_mm=1.0))
+    warped = warp_classes(classes, warps, spacing_mm=ANISOTROPIC_MM)
+    before, after = ((maps > 0).flatten(1).sum(1) for maps in (classes, warped))
+    assert (after - before).abs().max() <= 0.005 * before.min()
 
 
 def test_a_structure_that_leaves_the_grid_is_gone() -> None:

@@ -148,9 +148,10 @@ def warp_classes(
 ) -> Tensor:
     """Warp hard label maps: linearly interpolated weights, then one class per voxel.
 
-    A voxel is foreground where the interpolated weight of all structures together exceeds 0.5; it
-    then takes the class of the largest weight, so touching structures stay in touch. Beyond the
-    grid is background. Only voxels next to a structure are interpolated.
+    The voxels of largest interpolated weight are foreground, so many of them as the weights of all
+    structures sum to: the warp changes the volume by the cube of its scale and by nothing else. A
+    foreground voxel takes the class of the largest weight, so touching structures stay in touch.
+    Beyond the grid is background. Only voxels next to a structure are interpolated.
 
     Args:
         classes: Class index of each voxel, shape (B, I, J, K), uint8; 0 is the background.

@@ -160,7 +160,7 @@ def _heaviest_class(crops: Tensor, item: Tensor, positions: list[Tensor]) -> Ten
         corner = torch.cat([corner, corner + stride])
         weight = torch.cat([weight * (1 - part), weight * part])
     values = crops.flatten().take(corner)
-    inside = (weight * (values != 0)).sum(0) > 0.5
+    inside = _as_many_as_weigh((weight * (values != 0)).sum(0), item)
     largest = values.amax(0) * inside
     mixed = (((values != 0) & (values != largest)).any(0) & inside).nonzero()[:, 0]
     if len(mixed) > 0:
@@ -169,6 +169,30 @@ def _heaviest_class(crops: Tensor, item: Tensor, positions: list[Tensor]) -> Ten
         best = support.masked_fill_(values == 0, -1).argmax(0, keepdim=True)
         largest[mixed] = values.gather(0, best)[0]
     return largest
+
+
+def _as_many_as_weigh(weight: Tensor, item: Tensor) -> Tensor:
+    """Which boundary voxels are inside: the heaviest, so many of each item as their weights sum to.
+
+    A threshold of one half would take about one per cent off the volume of a hippocampus, because
+    interpolation rounds every convex edge. Voxels that tie with the first one left out stay out.
+
+    Args:
+        weight: Interpolated weight of all structures together, in [0, 1], shape (N,).
+        item: Which map each voxel belongs to, ascending, shape (N,).
+    """
+    inside = torch.zeros_like(weight, dtype=torch.bool)
+    start = 0
+    for count in torch.bincount(item).tolist():
+        own = weight[start : start + count]
+        wanted = int(own.sum().round())
+        if 0 < wanted < count:
+            left_out = own.kthvalue(count - wanted).values
+            inside[start : start + count] = own > left_out
+        elif wanted:
+            inside[start : start + count] = True
+        start += count
+    return inside
 
 
 def _padded_crops(classes: Sequence[Tensor], boxes: Tensor) -> Tensor:

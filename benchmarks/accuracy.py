@@ -26,6 +26,8 @@ import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.evaluation import evaluate
 from shapeguide.inference import PredictionOptions, predict_files
+from shapeguide.metrics.summary import compare
+from shapeguide.metrics.tables import comparison_rows
 from shapeguide.training.config import TrainSettings, preset
 
 BRAIN_MM = (160, 192, 144)
@@ -157,7 +159,7 @@ def predict_and_score(
 
 
 def show(table: pd.DataFrame, out: Path) -> None:
-    """Means over found cases with the count of missed ones, for each structure and system."""
+    """Means over found cases with the count of missed ones, and paired comparisons."""
     names = ("structure", "system", "postprocess", "seed")
     shown = Table(*names, "cases", "missed", "Dice", "HD mm", "HD95 mm", "ASSD mm", "train s")
     for key, rows in table.groupby(list(names)):
@@ -171,8 +173,18 @@ def show(table: pd.DataFrame, out: Path) -> None:
             *(f"{value:.2f}" for value in figures),
             f"{rows['seconds'].iloc[0]:.0f}",
         )
-    Console().print(shown)
-    Console().print(f"every case: {out / 'scores.csv'}")
+    console = Console(width=150)
+    console.print(shown)
+    for (seed, post), rows in table.groupby(["seed", "postprocess"]):
+        guided, plain = (rows[rows["system"] == system] for system in ("guided", "plain"))
+        if len(guided) and len(plain):
+            headings, *figures = comparison_rows(compare(guided, plain))
+            title = f"guided (first) against plain (second), seed {seed}, postprocess {post}"
+            paired = Table(*headings, title=title)
+            for row in figures:
+                paired.add_row(*row)
+            console.print(paired)
+    console.print(f"every case: {out / 'scores.csv'}")
 
 
 if __name__ == "__main__":

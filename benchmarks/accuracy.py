@@ -178,10 +178,10 @@ def show(table: pd.DataFrame, out: Path) -> None:
     for (seed, post), rows in table.groupby(["seed", "postprocess"]):
         guided, plain = (rows[rows["system"] == system] for system in ("guided", "plain"))
         if len(guided) and len(plain):
-            headings, *figures = comparison_rows(compare(guided, plain))
+            headings, *compared = comparison_rows(compare(guided, plain))
             title = f"guided (first) against plain (second), seed {seed}, postprocess {post}"
             paired = Table(*headings, title=title)
-            for row in figures:
+            for row in compared:
                 paired.add_row(*row)
             console.print(paired)
     console.print(f"every case: {out / 'scores.csv'}")

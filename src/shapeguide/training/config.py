@@ -67,7 +67,7 @@ class WarpSettings(Settings):
 class ShapeSettings(Settings):
     """The shape stage: how the shape network is built and trained."""
 
-    objective: Literal["pairwise", "surface"] = "surface"
+    objective: Literal["pairwise", "contrastive", "vicreg", "reconstruction", "surface"] = "surface"
     """`pairwise` as printed in the paper; `surface`: distances regressed to surface error."""
     pose: Literal["grid", "canonical"] = "canonical"
     """What the network sees: the working grid as it is, or the mask in its canonical pose."""
@@ -86,8 +86,22 @@ class ShapeSettings(Settings):
     """Pairs of either kind that the check for collapse draws."""
 
 
+class AutoencoderSettings(Settings):
+    """The autoencoder of label maps that `acnn` and `srn` guidance train first."""
+
+    channels: tuple[Count, ...] = (16, 32, 64)
+    """Channels of each stride-2 level."""
+    code_length: Count = 64
+    """Numbers in the code of `acnn`."""
+    iterations: Count = 400
+    batch_size: Count = 4
+    learning_rate: Positive = 1e-3
+    decay: Literal["none", "cosine"] = "cosine"
+    """Course of the learning rate over the stage."""
+
+
 class GuidanceSettings(Settings):
-    """How the shape loss enters the segmentation stage."""
+    """How the shape loss, or the loss of a rival, enters the segmentation stage."""
 
     alpha: NotNegative = 0.1
     """Weight of the shape loss."""
@@ -99,6 +113,18 @@ class GuidanceSettings(Settings):
     """`hard` as published: min(distance, cap), no gradient above; `smooth` never loses it."""
     distance: Literal["calibrated", "raw"] = "calibrated"
     """`raw` as published: the norm of the signatures' difference as it comes."""
+    balance: Literal["none", "gradient"] = "none"
+    """`gradient`: alpha is the size of the shape loss's gradient relative to that of Dice."""
+    acnn_weight: NotNegative = 0.01
+    """Weight of the distance of codes with `acnn` guidance, as published."""
+    srn_reconstruction_weight: NotNegative = 0.5
+    """Weight of the reconstruction term with `srn` guidance, as published."""
+    srn_code_weight: NotNegative = 0.5
+    """Weight of the code term with `srn` guidance, as published."""
+    boundary_weight: NotNegative = 0.01
+    """Weight of the boundary loss with `boundary` guidance."""
+    hausdorff_weight: NotNegative = 0.1
+    """Weight of the Hausdorff distance-transform loss with `hausdorff` guidance."""
     accept_collapsed: bool = False
     """Guide with a shape network that failed the check for collapse."""
 
@@ -106,8 +132,10 @@ class GuidanceSettings(Settings):
 class SegmentationSettings(Settings):
     """The segmentation stage."""
 
+    segmenter: Literal["unet3d", "unet2d", "fcn", "vnet"] = "unet3d"
+    """The network that segments."""
     channels: tuple[Count, ...] = (16, 32, 64, 128)
-    """Channels of the U-Net's levels; each level halves the resolution."""
+    """Channels of the segmenter's levels; each level halves the resolution."""
     dice_iterations: CountOrZero = 800
     """Iterations before the shape loss."""
     guided_iterations: CountOrZero = 400
@@ -120,6 +148,8 @@ class SegmentationSettings(Settings):
     """Weight of the cross-entropy beside the Dice loss; 0 as published."""
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; off as published."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """The average of the weights keeps this share of itself in each iteration; 0 keeps none."""
     validation_cases: CountOrZero | None = None
     """Training cases held out for validation; a tenth, 1 to 8, when not given, none below 10."""
     validate_every: Count = 200
@@ -145,6 +175,8 @@ class MachineSettings(Settings):
     """`auto`: bf16 where the processor or GPU computes in it, fp32 elsewhere."""
     num_workers: CountOrZero = 0
     """Processes that load cases; 0 loads in the training process."""
+    activation_checkpoints: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
     checkpoint_every: Count = 50
     """Iterations between two checkpoints."""
 
@@ -155,10 +187,12 @@ class TrainSettings(Settings):
     preset: Literal["default", "paper", "quick"] = "default"
     """The preset that these settings started from; a name for the log."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    guidance: Literal["none", "shape"] = "shape"
+    guidance: Literal["none", "shape", "acnn", "srn", "boundary", "hausdorff"] = "shape"
+    """What guides the segmenter after its Dice iterations."""
     data: DataSettings = DataSettings()
     warp: WarpSettings = WarpSettings()
     shape: ShapeSettings = ShapeSettings()
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
     shape_loss: GuidanceSettings = GuidanceSettings()
     segmentation: SegmentationSettings = SegmentationSettings()
     machine: MachineSettings = MachineSettings()
@@ -191,6 +225,7 @@ PRESETS: dict[str, TrainSettings] = {
             decay="none",
             cross_entropy_weight=0.0,
             intensity_augmentation=False,
+            average_decay=0.0,
         ),
     ),
     # Minutes on a laptop: for the demo, a first look and tests.

@@ -9,6 +9,7 @@ import tyro
 from pydantic import ValidationError
 
 from shapeguide.commands.cohorts import Demo, Describe, Synthesize
+from shapeguide.commands.experiments import experiment_command
 from shapeguide.commands.models import Predict, train_command
 from shapeguide.commands.scores import Evaluate
 from shapeguide.commands.terminal import show_log
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], type[Command]]] = {
     "predict": lambda _: Predict,
     "evaluate": lambda _: Evaluate,
     "demo": lambda _: Demo,
+    "experiment": experiment_command,
 }
 """Name to the class that parses these arguments: the options of `train` depend on its preset."""
 

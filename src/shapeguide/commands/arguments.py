@@ -119,7 +119,7 @@ def setting_options(arguments: Sequence[str]) -> list[tuple[str, Any, Any]]:
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str:
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if word == option:
             return following
         if word.startswith(f"{option}="):

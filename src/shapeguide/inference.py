@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
 from shapeguide.machine import autocast, choose_precision
 from shapeguide.metrics.components import keep_largest_component, structure_volumes_mm3
+from shapeguide.models.model_files import WeightsName
 from shapeguide.models.segmenter import Segmenter, load_segmenter
 from shapeguide.training.log import ProgressBar
 
@@ -130,7 +131,7 @@ def predict_files(
     *,
     out_dir: str | Path,
     options: PredictionOptions | None = None,
-    weights: Literal["last", "best"] = "last",
+    weights: WeightsName = "last",
     device: str = "auto",
     progress: bool = True,
 ) -> PredictionReport:
@@ -144,7 +145,7 @@ def predict_files(
         scans: Files, folders whose scans are all taken, or cases of a dataset.
         out_dir: Folder of the label maps, named by case.
         options: What to write.
-        weights: Those after the last iteration, or those with the best validation score.
+        weights: Those after the last iteration, with the best validation score, or averaged.
         device: `auto`, `cpu`, `cuda` or `mps`.
         progress: Show a progress bar.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from shapeguide.errors import CheckpointError
-from shapeguide.training.checkpoint import CHECKPOINT_FILE, TrainingState
+from shapeguide.training.checkpoint import CHECKPOINT_FILE, TrainingState, load_checkpoint
 from shapeguide.training.log import LOG_FILE, read_log
 from shapeguide.training.loop import (
     LoopPlan,
@@ -20,6 +20,7 @@ from shapeguide.training.loop import (
     generator_for,
     train_loop,
 )
+from shapeguide.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -46,9 +47,15 @@ def state() -> TrainingState:
 
 
 def run(
-    folder: Path, *, fail_at: int | None = None, iterations: int = 30, workers: int = 0
+    folder: Path,
+    *,
+    fail_at: int | None = None,
+    iterations: int = 30,
+    workers: int = 0,
+    decay: float = 0.0,
 ) -> TrainingState:
     live = state()
+    live.average = WeightAverage(live.network, decay) if decay else None
 
     def step(batch: Tensor, iteration: int) -> Terms:
         if iteration == fail_at:
@@ -155,3 +162,62 @@ def test_workers_give_the_same_training_as_none(tmp_path: Path) -> None:
 def test_generators_of_neighbouring_iterations_differ() -> None:
     draws = {float(torch.rand(1, generator=generator_for(0, 2, n))) for n in range(100)}
     assert len(draws) == 100
+
+
+def test_average_of_weights_follows_the_published_recursion() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        network.weight.fill_(0.0)
+    average = WeightAverage(network, 0.5)
+    naive = 0.0
+    for done, weight in enumerate((8.0, 4.0, -2.0, 6.0, 1.0), start=1):
+        with torch.no_grad():
+            network.weight.fill_(weight)
+        average.update(done)
+        kept = min(0.5, (1 + done) / (10 + done))
+        naive = kept * naive + (1 - kept) * weight
+    assert average.tensors["weight"].item() == pytest.approx(naive)
+
+
+def test_average_covers_running_statistics_and_copies_counters() -> None:
+    network = nn.BatchNorm1d(2)
+    average = WeightAverage(network, 0.9)
+    network(torch.full((4, 2), 10.0) + torch.randn((4, 2), generator=generator_for(0)))
+    average.update(1)
+    kept = 2 / 11
+    assert network.running_mean is not None
+    moved = (1 - kept) * network.running_mean
+    assert torch.allclose(average.tensors["running_mean"], moved)
+    assert average.tensors["num_batches_tracked"].item() == 1
+
+
+def test_resumed_average_equals_the_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", decay=0.9).average
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", fail_at=17, decay=0.9)
+    resumed = run(tmp_path / "killed", decay=0.9).average
+    assert whole is not None
+    assert resumed is not None
+    for name, value in whole.tensors.items():
+        assert torch.equal(value, resumed.tensors[name])
+
+
+def test_average_changes_nothing_about_the_training(tmp_path: Path) -> None:
+    without, with_one = run(tmp_path / "without"), run(tmp_path / "with", decay=0.9)
+    assert with_one.average is not None
+    for name, value in without.network.state_dict().items():
+        assert torch.equal(value, with_one.network.state_dict()[name])
+        assert not torch.equal(value, with_one.average.tensors[name])
+
+
+def test_checkpoint_without_an_average_starts_one_from_its_weights(tmp_path: Path) -> None:
+    old = run(tmp_path, iterations=5)
+    live = state()
+    live.average = WeightAverage(live.network, 0.9)
+    load_checkpoint(live, tmp_path / CHECKPOINT_FILE)
+    for name, value in old.network.state_dict().items():
+        assert torch.equal(live.average.tensors[name], value)
+    plain = state()
+    run(tmp_path / "averaged", iterations=5, decay=0.9)
+    load_checkpoint(plain, tmp_path / "averaged" / CHECKPOINT_FILE)
+    assert plain.iteration == 5

@@ -95,6 +95,12 @@ def test_branched_run_equals_the_one_trained_from_the_start(
         progress=False,
     )
     assert same(weights(tmp_path / "branched"), weights(trained))
+    averages = [
+        sg.load_segmenter(run, weights="average", device="cpu").network.state_dict()
+        for run in (tmp_path / "branched", trained)
+    ]
+    assert same(*averages)
+    assert not same(averages[0], weights(trained))
     assert [row["iteration"] for row in read_log(tmp_path / "branched" / LOG_FILE)] == [6]
 
 
@@ -232,6 +238,15 @@ def test_model_that_asks_for_absurd_memory_is_refused(trained: Path, tmp_path: P
     (tmp_path / MODEL_FILE).write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="channels"):
         sg.load_segmenter(tmp_path, device="cpu")
+
+
+def test_run_without_an_average_says_which_weights_it_has(cohort: Dataset, tmp_path: Path) -> None:
+    settings = tiny(guidance="none")
+    settings = settings.changed(segmentation=settings.segmentation.changed(average_decay=0.0))
+    sg.train(cohort, out=tmp_path, settings=settings, progress=False)
+    assert not (tmp_path / "average.safetensors").exists()
+    with pytest.raises(CheckpointError, match="no 'average' weights; it has: last"):
+        sg.load_segmenter(tmp_path, weights="average", device="cpu")
 
 
 def test_folder_without_a_model_says_what_to_do(tmp_path: Path, trained: Path) -> None:

@@ -106,8 +106,8 @@ class Predict:
     """Keep only the largest connected component of each structure."""
     probabilities: bool = False
     """Also write the probability of each structure."""
-    weights: Literal["last", "best"] = "last"
-    """Those after the last iteration, or those with the best validation score."""
+    weights: Literal["last", "best", "average"] = "last"
+    """Those after the last iteration, with the best validation score, or averaged."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     overwrite: bool = False
     """Segment scans again whose label map is there already."""

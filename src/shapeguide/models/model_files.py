@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import CheckpointError
@@ -23,7 +24,13 @@ from shapeguide.files import write_json, written_whole
 from shapeguide.geometry.volume import Structure
 
 MODEL_FILE = "model.json"
-WEIGHTS_FILES = {"last": "model.safetensors", "best": "best.safetensors"}
+WeightsName: TypeAlias = Literal["last", "best", "average"]
+"""After the last iteration, of the best validation score, or averaged over the iterations."""
+WEIGHTS_FILES: dict[WeightsName, str] = {
+    "last": "model.safetensors",
+    "best": "best.safetensors",
+    "average": "average.safetensors",
+}
 
 # Bounds keep a foreign model file from asking for absurd amounts of memory.
 Channels = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=8)]
@@ -62,7 +69,7 @@ class ModelDescription(BaseModel):
     structures: Annotated[tuple[StructureDescription, ...], Field(min_length=1, max_length=255)]
     space: SpaceDescription
     channels: Channels
-    weights: dict[Literal["last", "best"], str] = {}
+    weights: dict[WeightsName, str] = {}
     """SHA-256 of each weights file."""
     notes: dict[str, Any] = {}
     """Facts about the training, for people."""
@@ -71,14 +78,17 @@ class ModelDescription(BaseModel):
 DescriptionT = TypeVar("DescriptionT", bound=ModelDescription)
 
 
-def write_weights(network: nn.Module, folder: Path, which: Literal["last", "best"]) -> str:
-    """Write the weights of a network, whole or not at all, and return their SHA-256.
+def write_weights(
+    network: nn.Module | Mapping[str, Tensor], folder: Path, which: WeightsName
+) -> str:
+    """Write the weights of a network or its state, whole or not at all; return their SHA-256.
 
     Raises:
         CheckpointError: If they cannot be written.
     """
     path = folder / WEIGHTS_FILES[which]
-    tensors = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    state = network.state_dict() if isinstance(network, nn.Module) else network
+    tensors = {name: value.cpu().contiguous() for name, value in state.items()}
     try:
         with written_whole(path) as temporary:
             save_file(tensors, temporary)
@@ -113,7 +123,7 @@ def read_description(kind: type[DescriptionT], folder: Path) -> DescriptionT:
 
 
 def load_weights(
-    network: nn.Module, description: ModelDescription, folder: Path, which: Literal["last", "best"]
+    network: nn.Module, description: ModelDescription, folder: Path, which: WeightsName
 ) -> None:
     """Fill a network from the weights file of a run folder.
 

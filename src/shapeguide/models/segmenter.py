@@ -14,6 +14,7 @@ from shapeguide.geometry.volume import Structure
 from shapeguide.machine import choose_device
 from shapeguide.models.model_files import (
     ModelDescription,
+    WeightsName,
     frozen,
     load_weights,
     read_description,
@@ -47,13 +48,13 @@ class Segmenter:
 
 
 def load_segmenter(
-    run_dir: str | Path, *, weights: Literal["last", "best"] = "last", device: str = "auto"
+    run_dir: str | Path, *, weights: WeightsName = "last", device: str = "auto"
 ) -> Segmenter:
     """Load the segmenter of a finished run.
 
     Args:
         run_dir: Folder that a training wrote.
-        weights: Those after the last iteration, or those with the best validation score.
+        weights: Those after the last iteration, with the best validation score, or averaged.
         device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from shapeguide.errors import CheckpointError
 from shapeguide.files import written_whole
+from shapeguide.training.weight_average import WeightAverage
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -30,6 +31,8 @@ class TrainingState:
     best_score: float | None = None
     """Highest validation score so far."""
     best_iteration: int | None = None
+    average: WeightAverage | None = None
+    """Of the network's weights, if one is kept."""
 
 
 def save_checkpoint(state: TrainingState, path: Path) -> None:
@@ -39,6 +42,8 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
         CheckpointError: If it cannot be written; an older checkpoint stays as it was.
     """
     tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
+    if state.average is not None:
+        tensors |= {f"average.{name}": value for name, value in state.average.tensors.items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(v) for name, v in moments.items()}
     progress = {
@@ -52,16 +57,20 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
 def load_checkpoint(state: TrainingState, path: Path) -> None:
     """Bring `state` to where the checkpoint was written.
 
+    Where the checkpoint has no average of the weights, one that is kept starts from its weights.
+
     Raises:
         CheckpointError: If the file is damaged or of another network.
     """
     tensors, metadata = read_tensors(path)
-    network, optimizer = _apart(tensors)
+    network, average, optimizer = _apart(tensors)
     try:
         progress = json.loads(metadata["progress"])
         state.network.load_state_dict(network)
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+        if state.average is not None:
+            state.average.load(average or network)
         state.iteration = int(progress["iteration"])
         state.best_score = progress["best_score"]
         state.best_iteration = progress["best_iteration"]
@@ -105,15 +114,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _apart(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, dict[str, Any]]]:
-    """Network tensors by name, and optimizer tensors by parameter index and name."""
+def _apart(
+    tensors: dict[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[int, dict[str, Any]]]:
+    """Network and average tensors by name, optimizer tensors by parameter index and name."""
     network: dict[str, Tensor] = {}
+    average: dict[str, Tensor] = {}
     optimizer: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         owner, _, rest = name.partition(".")
         if owner == "network":
             network[rest] = value
+        elif owner == "average":
+            average[rest] = value
         elif owner == "optimizer":
             index, _, moment = rest.partition(".")
             optimizer.setdefault(int(index), {})[moment] = value
-    return network, optimizer
+    return network, average, optimizer

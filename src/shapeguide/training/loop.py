@@ -140,6 +140,8 @@ def _one_step(
     state.optimizer.zero_grad(set_to_none=True)
     fabric.backward(terms.total)
     state.optimizer.step()
+    if state.average is not None:
+        state.average.update(iteration + 1)
     return terms.watched()
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.losses import ShapeLoss
 from shapeguide.models.model_files import (
     WEIGHTS_FILES,
+    WeightsName,
     hash_of,
     space_to,
     structures_to,
@@ -37,6 +37,7 @@ from shapeguide.training.preparation import Preparation, prepare, start_fabric
 from shapeguide.training.run_folder import BRANCH_FILE, branch, claim_run_folder
 from shapeguide.training.segmentation_batches import STAGE, CaseBatches
 from shapeguide.training.segmentation_step import SegmentationStep, validation_dice
+from shapeguide.training.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def train_segmenter(
     network = _new_network(dataset, settings)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.segmentation.learning_rate)
     wrapped, optimizer = fabric.setup(network, optimizer)
-    state = TrainingState(network, optimizer)
+    state = TrainingState(network, optimizer, average=_average(network, settings))
     shape_loss = shape_loss.to(fabric.device) if shape_loss else None
     step = SegmentationStep(wrapped, preparation.space.spacing_mm, settings, shape_loss)
     run = _Run(folder, settings, preparation)
@@ -155,6 +156,11 @@ def _new_network(dataset: Dataset, settings: TrainSettings) -> nn.Module:
         return build_segmenter(channels, classes=1 + len(dataset.structures))
 
 
+def _average(network: nn.Module, settings: TrainSettings) -> WeightAverage | None:
+    decay = settings.segmentation.average_decay
+    return WeightAverage(network, decay) if decay else None
+
+
 def _task(step: SegmentationStep, state: TrainingState, run: _Run) -> LoopTask:
     chosen = run.settings.segmentation
     cases = run.preparation.prepared_train()
@@ -194,10 +200,12 @@ def _keep_best(state: TrainingState, folder: Path) -> None:
 
 
 def _write(state: TrainingState, run: _Run) -> None:
-    weights: dict[Literal["last", "best"], str] = {}
+    weights: dict[WeightsName, str] = {}
     weights["last"] = write_weights(state.network, run.folder, "last")
     if state.best_iteration is not None:
         weights["best"] = hash_of(run.folder / WEIGHTS_FILES["best"])
+    if state.average is not None:
+        weights["average"] = write_weights(state.average.tensors, run.folder, "average")
     train = run.preparation.train
     description = SegmenterDescription(
         made_by=f"shapeguide {shapeguide.__version__}",

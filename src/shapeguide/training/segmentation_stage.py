@@ -1,4 +1,4 @@
-"""Stage 2: train the segmenter on Dice, then on Dice and the shape loss."""
+"""Stage 2: train the segmenter on Dice, then on Dice and a guide."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from torch import nn
 
 import shapeguide
 from shapeguide.data.dataset import Dataset
-from shapeguide.errors import ConfigError
-from shapeguide.losses import ShapeLoss
 from shapeguide.models.model_files import (
     WEIGHTS_FILES,
     WeightsName,
@@ -32,6 +30,7 @@ from shapeguide.models.segmenter import (
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.training.checkpoint import TrainingState
 from shapeguide.training.config import TrainSettings, resolve
+from shapeguide.training.guides import guide_loss, guided_by
 from shapeguide.training.loop import LoopPlan, LoopTask, generator_for, learning_rate_of, train_loop
 from shapeguide.training.preparation import Preparation, prepare, start_fabric
 from shapeguide.training.run_folder import BRANCH_FILE, branch, claim_run_folder
@@ -44,22 +43,22 @@ logger = logging.getLogger(__name__)
 
 def train_segmenter(
     dataset: Dataset,
-    shape_network: ShapeModel | None = None,
+    guide: ShapeModel | None = None,
     *,
     run_dir: str | Path,
     settings: TrainSettings | str = "default",
     branch_from: str | Path | None = None,
     progress: bool = True,
 ) -> Segmenter:
-    """Train a segmenter, guided by a shape network when one is given.
+    """Train a segmenter, guided when a guide is given.
 
     The same call on the folder of a killed run resumes it; on that of a finished one it loads the
-    result. With and without a shape network, equal settings see the same cases under the same warps
-    in the same order.
+    result. With and without a guide, equal settings see the same cases under the same warps in the
+    same order.
 
     Args:
         dataset: Cases with label maps and structures.
-        shape_network: A trained shape network of the same structures; None for the plain baseline.
+        guide: A trained shape network of the same structures; None for the plain baseline.
         run_dir: Folder for settings, log, checkpoint and model.
         settings: Settings, or the name of a preset.
         branch_from: Run folder of the same data and settings, guidance apart, whose Dice iterations
@@ -68,15 +67,14 @@ def train_segmenter(
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: If the folder belongs to another run, or the shape network has other
-        structures,
+        ConfigError: If the folder belongs to another run, or the guide has other structures,
             another space, or is collapsed, or the run to branch from is another one.
         DataError: If a case cannot be used.
     """
     folder, settings = Path(run_dir), resolve(settings)
-    settings = settings.changed(guidance="shape" if shape_network else "none")
+    settings = guided_by(guide, settings)
     preparation = prepare(dataset, settings)
-    shape_loss = _shape_loss(shape_network, dataset, preparation, settings)
+    guiding = guide_loss(guide, dataset, preparation, settings)
     if claim_run_folder(
         folder,
         stage="segmentation",
@@ -92,8 +90,8 @@ def train_segmenter(
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.segmentation.learning_rate)
     wrapped, optimizer = fabric.setup(network, optimizer)
     state = TrainingState(network, optimizer, average=_average(network, settings))
-    shape_loss = shape_loss.to(fabric.device) if shape_loss else None
-    step = SegmentationStep(wrapped, preparation.space.spacing_mm, settings, shape_loss)
+    guiding = guiding.to(fabric.device) if guiding else None
+    step = SegmentationStep(wrapped, preparation.space.spacing_mm, settings, guiding)
     run = _Run(folder, settings, preparation)
     plan = _plan(settings, progress)
     train_loop(state, plan, _task(step, state, run), run_dir=folder, fabric=fabric)
@@ -110,50 +108,15 @@ class _Run:
     preparation: Preparation
 
 
-def _shape_loss(
-    model: ShapeModel | None, dataset: Dataset, preparation: Preparation, settings: TrainSettings
-) -> ShapeLoss | None:
-    if model is None:
-        return None
-    if model.structures != dataset.structures:
-        raise ConfigError(
-            f"the shape network was trained on {model.structures}, the dataset has "
-            f"{dataset.structures}; train a shape network on the same structures"
-        )
-    if model.network.pose == "grid" and model.space != preparation.space:
-        raise ConfigError(
-            f"the shape network looks at the whole grid of {model.space}, the segmenter works in "
-            f"{preparation.space}; state spacing and shape, or use the canonical pose"
-        )
-    guidance = settings.shape_loss
-    if model.collapsed and not guidance.accept_collapsed:
-        raise ConfigError(
-            f"the shape network has collapsed for {', '.join(model.collapsed)}: it tells "
-            "two people apart little better than chance, so it cannot guide "
-            f"({_figures(model)}). Train it with the objective 'surface', or set "
-            "shape_loss.accept_collapsed to go on all the same"
-        )
-    return ShapeLoss(
-        model.network,
-        spacing_mm=preparation.space.spacing_mm,
-        cap=guidance.cap,
-        cap_form=guidance.cap_form,
-        distance=guidance.distance,
-    )
-
-
-def _figures(model: ShapeModel) -> str:
-    return "; ".join(
-        f"{row['structure']}: ratio {row['ratio']:.2f}, AUC {row['auc']:.2f}"
-        for row in model.quality
-    )
-
-
 def _new_network(dataset: Dataset, settings: TrainSettings) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_for(settings.seed, STAGE).initial_seed())
-        channels = settings.segmentation.channels
-        return build_segmenter(channels, classes=1 + len(dataset.structures))
+        return build_segmenter(
+            settings.segmentation.segmenter,
+            settings.segmentation.channels,
+            classes=1 + len(dataset.structures),
+            activation_checkpoints=settings.machine.activation_checkpoints,
+        )
 
 
 def _average(network: nn.Module, settings: TrainSettings) -> WeightAverage | None:
@@ -211,6 +174,7 @@ def _write(state: TrainingState, run: _Run) -> None:
         made_by=f"shapeguide {shapeguide.__version__}",
         structures=structures_to(train.structures),
         space=space_to(run.preparation.space),
+        segmenter=run.settings.segmentation.segmenter,
         channels=run.settings.segmentation.channels,
         weights=weights,
         notes={

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shapeguide.data.preprocess import PreparedCases
-from shapeguide.losses import LossTerms, ShapeLoss, cross_entropy_loss, dice_loss
+from shapeguide.losses import GuideLoss, LossTerms, cross_entropy_loss, dice_loss
 from shapeguide.training.config import TrainSettings
 from shapeguide.training.loop import generator_for
 from shapeguide.training.segmentation_batches import (
@@ -27,7 +27,7 @@ class SegmentationStep:
     network: nn.Module
     spacing_mm: tuple[float, float, float]
     settings: TrainSettings
-    shape_loss: ShapeLoss | None = field(default=None)
+    guide: GuideLoss | None = field(default=None)
 
     def __call__(self, batch: tuple[Tensor, Tensor], iteration: int) -> LossTerms:
         """Loss terms of a batch of images (B, 1, I, J, K) and class indices (B, I, J, K)."""
@@ -53,19 +53,15 @@ class SegmentationStep:
         cross_entropy = None
         if chosen.cross_entropy_weight:
             cross_entropy = chosen.cross_entropy_weight * cross_entropy_loss(logits, classes)
-        if self.shape_loss is None or iteration < chosen.dice_iterations:
+        if self.guide is None or iteration < chosen.dice_iterations:
             return LossTerms(dice, cross_entropy)
-        distances, present = self.shape_loss.distances(probabilities[:, 1:], reference[:, 1:])
+        found = self.guide.guide(probabilities, reference)
         return LossTerms(
-            dice,
-            cross_entropy,
-            shape=self.alpha(iteration) * self.shape_loss.reduce(distances, present),
-            shape_distance=(distances * present).sum() / present.sum().clamp(min=1),
-            capped_share=self.shape_loss.capped_share(distances, present),
+            dice, cross_entropy, shape=self.alpha(iteration) * found.loss, figures=found.figures
         )
 
     def alpha(self, iteration: int) -> float:
-        """Weight of the shape loss in an iteration: a ramp, if there is one, then alpha."""
+        """Weight of the guide in an iteration: a ramp, if there is one, then alpha."""
         guidance = self.settings.shape_loss
         done = iteration + 1 - self.settings.segmentation.dice_iterations
         ramp = min(1.0, done / guidance.ramp_iterations) if guidance.ramp_iterations else 1.0

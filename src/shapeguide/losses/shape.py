@@ -1,51 +1,21 @@
-"""Dice loss, shape loss and their sum.
+"""The shape loss.
 
-Source of the published forms: He, Bao, Chung, "3D Deep Affine-Invariant Shape Learning for Brain MR
+Source of the published form: He, Bao, Chung, "3D Deep Affine-Invariant Shape Learning for Brain MR
 Image Segmentation", DLMIA 2018. Departures are choices with names: the calibrated distance and the
 smooth cap.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from shapeguide.errors import ConfigError
+from shapeguide.losses.region import check_same_shape
+from shapeguide.losses.terms import GuideLoss, GuideTerms
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
-
-
-def dice_loss(probabilities: Tensor, reference: Tensor, *, epsilon: float = 1e-6) -> Tensor:
-    """Soft Dice loss 1 - 2 sum(M M~) / (sum M + sum M~), averaged over batch and classes.
-
-    Args:
-        probabilities: Class probabilities in [0, 1], shape (B, C, I, J, K).
-        reference: One-hot reference, same shape.
-        epsilon: Added to both sums; a class absent from both costs nothing.
-
-    Returns:
-        Scalar in [0, 1]; 0 is a perfect match.
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
-    _same_shape(probabilities, reference)
-    space = (2, 3, 4)
-    overlap = 2 * (probabilities * reference).sum(space) + epsilon
-    return (1 - overlap / (probabilities.sum(space) + reference.sum(space) + epsilon)).mean()
-
-
-def cross_entropy_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy averaged over voxels.
-
-    Args:
-        logits: Shape (B, C, I, J, K), background first.
-        classes: Class indices, integers of shape (B, I, J, K).
-    """
-    return functional.cross_entropy(logits, classes.long())
 
 
 def hard_cap(distances: Tensor, cap: float) -> Tensor:
@@ -62,7 +32,7 @@ def smooth_cap(distances: Tensor, cap: float) -> Tensor:
     return distances / (1 + distances / cap)
 
 
-class ShapeLoss(nn.Module):
+class ShapeLoss(GuideLoss):
     """Distance between the shapes of prediction and reference, by a frozen shape network.
 
     Drops into any training loop: `loss = dice + 0.1 * shape_loss(probabilities, one_hot)`.
@@ -114,13 +84,22 @@ class ShapeLoss(nn.Module):
         distances, present = self.distances(probabilities, reference)
         return self.reduce(distances, present)
 
+    def guide(self, probabilities: Tensor, reference: Tensor) -> GuideTerms:
+        """The loss as a guide; `shape_distance` is the mean distance before the cap."""
+        distances, present = self.distances(probabilities[:, 1:], reference[:, 1:])
+        figures = {
+            "shape_distance": (distances * present).sum() / present.sum().clamp(min=1),
+            "capped_share": self.capped_share(distances, present),
+        }
+        return GuideTerms(self.reduce(distances, present), figures)
+
     def distances(self, probabilities: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Uncapped distances (B, S), and where the reference holds the structure, bool (B, S).
 
         Raises:
             ValueError: If the shapes differ.
         """
-        _same_shape(probabilities, reference)
+        check_same_shape(probabilities, reference)
         network, spacing_mm = self.shape_network, self.spacing_mm
         # The reference needs no graph; the prediction is looked at in full precision.
         with torch.autocast(probabilities.device.type, enabled=False):
@@ -140,43 +119,3 @@ class ShapeLoss(nn.Module):
     def capped_share(self, distances: Tensor, present: Tensor) -> Tensor:
         """Share of present structures whose distance is at least the cap: a scalar in [0, 1]."""
         return ((distances >= self.cap) & present).sum() / present.sum().clamp(min=1)
-
-
-@dataclass(frozen=True)
-class LossTerms:
-    """The segmenter's loss as the sum of its weighted terms, and what is only watched."""
-
-    dice: Tensor
-    cross_entropy: Tensor | None = None
-    """Already weighted."""
-    shape: Tensor | None = None
-    """Already weighted by alpha."""
-    shape_distance: Tensor | None = None
-    """Mean distance before the cap; watched, not part of the sum."""
-    capped_share: Tensor | None = None
-    """Share of distances at or above the cap; watched, not part of the sum."""
-
-    @property
-    def total(self) -> Tensor:
-        """The sum to minimise."""
-        terms = [self.dice, self.cross_entropy, self.shape]
-        return torch.stack([term for term in terms if term is not None]).sum()
-
-    def watched(self) -> dict[str, Tensor]:
-        """Every term and figure by its name, for logs."""
-        named = {
-            "dice": self.dice,
-            "cross_entropy": self.cross_entropy,
-            "shape": self.shape,
-            "shape_distance": self.shape_distance,
-            "capped_share": self.capped_share,
-        }
-        return {name: value.detach() for name, value in named.items() if value is not None}
-
-
-def _same_shape(first: Tensor, second: Tensor) -> None:
-    if first.shape != second.shape:
-        raise ValueError(
-            f"probabilities have shape {tuple(first.shape)}, the reference {tuple(second.shape)}; "
-            "both must be (B, C, I, J, K) with the same classes"
-        )

@@ -66,8 +66,36 @@ def predict_probabilities(segmenter: Segmenter, volume: Volume) -> NDArray[np.fl
         Shape (1 + structures, I, J, K), background first, float32.
     """
     prepared = prepare_volume(volume, segmenter.space)
-    probabilities = _probabilities(segmenter, prepared.data)
+    probabilities = prepared_probabilities(segmenter, prepared.data)
     return resample_channels(probabilities, prepared.grid, volume.grid)
+
+
+@torch.inference_mode()
+def prepared_probabilities(segmenter: Segmenter, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Class probabilities of an image from `prepare_volume`, in the working space.
+
+    Args:
+        segmenter: A trained segmenter.
+        image: Normalised intensities in the segmenter's spacing, shape (I, J, K).
+
+    Returns:
+        Shape (1 + structures, I, J, K), background first, float32.
+    """
+    device = segmenter.device
+    images = torch.from_numpy(np.ascontiguousarray(image)).to(device)[None, None]
+    window = segmenter.space.spatial_shape
+
+    def network(windows: Tensor) -> Tensor:
+        with autocast(device, choose_precision("auto", device)):
+            logits: Tensor = segmenter.network(windows)
+        return logits.float().softmax(dim=1)
+
+    if images.shape[2:] == window:
+        probabilities = network(images)
+    else:
+        probabilities = _slide(network, images, window)
+    found: NDArray[np.float32] = probabilities[0].cpu().numpy()
+    return found
 
 
 def label_map_from(
@@ -243,26 +271,6 @@ def _write_volumes(volumes: dict[str, dict[str, float]], path: Path) -> pd.DataF
     with written_whole(path) as temporary:
         table.to_csv(temporary, index=False)
     return table
-
-
-@torch.inference_mode()
-def _probabilities(segmenter: Segmenter, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Class probabilities (classes, I, J, K) of a prepared image (I, J, K)."""
-    device = segmenter.device
-    images = torch.from_numpy(np.ascontiguousarray(image)).to(device)[None, None]
-    window = segmenter.space.spatial_shape
-
-    def network(windows: Tensor) -> Tensor:
-        with autocast(device, choose_precision("auto", device)):
-            logits: Tensor = segmenter.network(windows)
-        return logits.float().softmax(dim=1)
-
-    if images.shape[2:] == window:
-        probabilities = network(images)
-    else:
-        probabilities = _slide(network, images, window)
-    found: NDArray[np.float32] = probabilities[0].cpu().numpy()
-    return found
 
 
 def _slide(network: object, images: Tensor, window: tuple[int, int, int]) -> Tensor:

@@ -53,7 +53,7 @@ def claim_run_folder(
     }
     path = folder / RUN_FILE
     if path.is_file():
-        differences = _differences(_read_identity(path), identity)
+        differences = differences_in_words(_read_identity(path), identity)
         if differences:
             raise ConfigError(
                 f"{folder} holds another run: {'; '.join(differences[:6])}. "
@@ -93,7 +93,7 @@ def branch(source: Path, folder: Path) -> None:
     for identity in (was, now):
         for name in GUIDANCE_SETTINGS:
             identity["settings"].pop(name, None)
-    differences = _differences(was, now)
+    differences = differences_in_words(was, now)
     if differences:
         raise ConfigError(f"cannot branch from {source}: {'; '.join(differences[:6])}")
     with written_whole(folder / CHECKPOINT_FILE) as temporary:
@@ -138,14 +138,16 @@ def _read_identity(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged ({error}); use another run folder") from error
 
 
-def _differences(was: Any, now: Any, name: str = "") -> list[str]:
+def differences_in_words(was: Any, now: Any, name: str = "") -> list[str]:
     """Where two nested contents differ, in words."""
     if isinstance(was, dict) and isinstance(now, dict):
         names = [*was, *(key for key in now if key not in was)]
         return [
             difference
             for key in names
-            for difference in _differences(was.get(key), now.get(key), f"{name}.{key}".strip("."))
+            for difference in differences_in_words(
+                was.get(key), now.get(key), f"{name}.{key}".strip(".")
+            )
         ]
     if was == now:
         return []

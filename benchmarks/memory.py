@@ -81,7 +81,7 @@ def _train(spatial_shape: tuple[int, int, int], spacing_mm: float) -> None:
 
 
 def _predict(spatial_shape: tuple[int, int, int], spacing_mm: float, edge: int) -> None:
-    network = build_segmenter(preset("default").segmentation.channels, classes=3).eval()
+    network = build_segmenter("unet3d", preset("default").segmentation.channels, classes=3).eval()
     structures = (Structure("first", (1,)), Structure("second", (2,)))
     space = WorkingSpace((spacing_mm,) * 3, spatial_shape, "volume", "foreground")
     data = np.random.default_rng(0).random((edge, edge, edge), dtype=np.float32)

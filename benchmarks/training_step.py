@@ -71,7 +71,8 @@ def main(
 
 
 def _network(settings: TrainSettings, fabric: Fabric) -> tuple[nn.Module, torch.optim.Optimizer]:
-    network = build_segmenter(settings.segmentation.channels, classes=2)
+    chosen = settings.segmentation
+    network = build_segmenter(chosen.segmenter, chosen.channels, classes=2)
     network_and_optimizer = fabric.setup(network, torch.optim.Adam(network.parameters()))
     return network_and_optimizer[0], network_and_optimizer[1]
 

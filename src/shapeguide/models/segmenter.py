@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.errors import ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.machine import choose_device
+from shapeguide.models.fcn import Fcn
+from shapeguide.models.levels import check_channels
 from shapeguide.models.model_files import (
     ModelDescription,
     WeightsName,
@@ -22,12 +26,27 @@ from shapeguide.models.model_files import (
     structures_from,
 )
 from shapeguide.models.unet import UNet3d
+from shapeguide.models.unet2d import UNet2d
+from shapeguide.models.vnet import VNet
+
+SegmenterName: TypeAlias = Literal["unet3d", "unet2d", "fcn", "vnet"]
+SegmenterNetwork: TypeAlias = UNet3d | UNet2d | Fcn | VNet
+
+SEGMENTERS: dict[str, Callable[..., SegmenterNetwork]] = {
+    "unet3d": UNet3d,
+    "unet2d": UNet2d,
+    "fcn": Fcn,
+    "vnet": VNet,
+}
+"""Name to network; each takes channels in, classes and the channels of its levels."""
 
 
 class SegmenterDescription(ModelDescription):
     """`model.json` of a segmenter."""
 
     kind: Literal["segmenter"] = "segmenter"
+    segmenter: SegmenterName = "unet3d"
+    """Its network; files of older versions name none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +82,8 @@ def load_segmenter(
     """
     folder = Path(run_dir)
     description = read_description(SegmenterDescription, folder)
-    network = build_segmenter(description.channels, classes=1 + len(description.structures))
+    classes = 1 + len(description.structures)
+    network = build_segmenter(description.segmenter, description.channels, classes=classes)
     load_weights(network, description, folder, weights)
     return Segmenter(
         network=frozen(network, choose_device(device)),
@@ -73,6 +93,39 @@ def load_segmenter(
     )
 
 
-def build_segmenter(channels: tuple[int, ...], *, classes: int) -> UNet3d:
-    """An untrained segmenter: one image channel to so many classes, background included."""
-    return UNet3d(1, classes, channels)
+def build_segmenter(
+    name: str, channels: tuple[int, ...], *, classes: int, activation_checkpoints: bool = False
+) -> SegmenterNetwork:
+    """An untrained segmenter of one image channel.
+
+    Args:
+        name: One of `SEGMENTERS`.
+        channels: Of each level, from full resolution down.
+        classes: Background included.
+        activation_checkpoints: Compute each level again in the backward pass: the same gradients
+            from less memory.
+
+    Raises:
+        ConfigError: If the name is unknown, or there is not at least one level.
+    """
+    _check_name(name)
+    return SEGMENTERS[name](1, classes, channels, activation_checkpoints=activation_checkpoints)
+
+
+def divisor_of(name: str, channels: tuple[int, ...]) -> int:
+    """What a spatial shape must be a multiple of for a segmenter, without building it.
+
+    The same for all of them, so that all can be compared in one working space: the 2D U-Net could
+    do with less along the last axis.
+
+    Raises:
+        ConfigError: If the name is unknown, or there is not at least one level.
+    """
+    _check_name(name)
+    check_channels(channels, "segmenter")
+    return int(2 ** (len(channels) - 1))
+
+
+def _check_name(name: str) -> None:
+    if name not in SEGMENTERS:
+        raise ConfigError(f"unknown segmenter {name!r}; choose one of {', '.join(SEGMENTERS)}")

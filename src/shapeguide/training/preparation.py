@@ -12,6 +12,7 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import PreparedCases, WorkingSpace, choose_working_space
 from shapeguide.errors import ConfigError
 from shapeguide.machine import choose_device, choose_precision
+from shapeguide.models.segmenter import divisor_of
 from shapeguide.training.config import TrainSettings
 
 SMALLEST_TRAINING_SET = 10
@@ -70,7 +71,7 @@ def prepare(dataset: Dataset, settings: TrainSettings) -> Preparation:
         spatial_shape=settings.data.spatial_shape,
         centre=settings.data.centre,
         normalisation=settings.data.normalisation,
-        divisor=2 ** (len(settings.segmentation.channels) - 1),
+        divisor=divisor_of(settings.segmentation.segmenter, settings.segmentation.channels),
     )
     return Preparation(train, validation, space, int(settings.data.memory_limit_gb * 1024**3))
 

@@ -1,0 +1,132 @@
+"""The V-Net (after Milletari et al., 3DV 2016).
+
+As published: convolutions of 5 voxels, one at full resolution, two at half and three below; each
+level adds its input to what its convolutions make of it; strided convolutions of 2 voxels down and
+transposed ones up; PReLU throughout. As published with `channels` (16, 32, 64, 128, 256); fewer and
+narrower levels can be chosen, for its large kernels cost ten times what those of a U-Net do.
+
+Departures: instance normalisation after each convolution that keeps or halves the resolution, where
+the paper has none. MONAI's network of the same name fixes the channels, normalises over the batch,
+drops features out at random (so that a resumed run would not repeat an unbroken one), and has two
+instead of three convolutions at some levels; it is therefore not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from shapeguide.models.levels import check_channels, check_spatial_shape, run_level
+
+MOST_CONVOLUTIONS = 3
+
+
+class VNet(nn.Module):
+    """V-Net with residual levels and skip connections between equal levels.
+
+    Args:
+        in_channels: Channels of the image; one, or as many as the first level has.
+        out_channels: Classes, background included.
+        channels: Channels of each level, from full resolution down; each level halves it.
+        activation_checkpoints: Compute each level again in the backward pass, for less memory.
+
+    Raises:
+        ConfigError: If there is not at least one level.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int],
+        *,
+        activation_checkpoints: bool = False,
+    ) -> None:
+        super().__init__()
+        check_channels(channels, "V-Net")
+        counts = [min(level + 1, MOST_CONVOLUTIONS) for level in range(len(channels))]
+        downward = list(pairwise(channels))
+        self.downsamplers = nn.ModuleList(_halving(a, b) for a, b in downward)
+        inputs = [in_channels, *channels[1:]]
+        self.encoders = nn.ModuleList(
+            _Residual(a, b, count) for a, b, count in zip(inputs, channels, counts, strict=True)
+        )
+        # A level on the way up has the channels of its skip connection twice.
+        deepest = len(downward)
+        self.upsamplers = nn.ModuleList(
+            nn.ConvTranspose3d(b if level == deepest else 2 * b, a, 2, stride=2)
+            for level, (a, b) in enumerate(downward, start=1)
+        )
+        self.decoders = nn.ModuleList(
+            _Residual(2 * b, 2 * b, count)
+            for b, count in zip(channels[:-1], counts[:-1], strict=True)
+        )
+        self.head = nn.Conv3d((1 + bool(downward)) * channels[0], out_channels, 1)
+        self.divisor = 2 ** (len(channels) - 1)
+        self.activation_checkpoints = activation_checkpoints
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, I, J, K) to logits (B, classes, I, J, K).
+
+        Raises:
+            ValueError: If I, J or K is not a multiple of 2 ** (levels - 1), or all are only that.
+        """
+        check_spatial_shape(images, self.divisor, "V-Net")
+        again = self.activation_checkpoints
+        features, skips = images, []
+        for level in range(len(self.encoders)):
+            features = run_level(partial(self._descend, level), features, again=again)
+            skips.append(features)
+        for level in reversed(range(len(self.decoders))):
+            features = run_level(partial(self._rise, level), features, skips[level], again=again)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def _descend(self, level: int, features: Tensor) -> Tensor:
+        made: Tensor = self.encoders[level](
+            self.downsamplers[level - 1](features) if level else features
+        )
+        return made
+
+    def _rise(self, level: int, features: Tensor, skip: Tensor) -> Tensor:
+        risen = self.upsamplers[level](features)
+        made: Tensor = self.decoders[level](torch.cat([skip, risen], dim=1))
+        return made
+
+
+class _Residual(nn.Module):
+    """Convolutions of 5 voxels whose result is added to their input.
+
+    An input of one channel is added to every channel of the result.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, count: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index in range(count):
+            layers += [
+                nn.Conv3d(
+                    out_channels if index else in_channels, out_channels, 5, padding=2, bias=False
+                ),
+                nn.InstanceNorm3d(out_channels, affine=True),
+                nn.PReLU(out_channels),
+            ]
+        self.layers = nn.Sequential(*layers[:-1])
+        self.activation = nn.PReLU(out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, in, I, J, K) to features (B, out, I, J, K)."""
+        made: Tensor = self.activation(features + self.layers(features))
+        return made
+
+
+def _halving(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 2, stride=2, bias=False),
+        nn.InstanceNorm3d(out_channels, affine=True),
+        nn.PReLU(out_channels),
+    )

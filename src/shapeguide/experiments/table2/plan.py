@@ -1,0 +1,63 @@
+"""Which tasks an experiment still needs, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shapeguide.experiments.table2.design import Cell, srn_wanted
+from shapeguide.experiments.table2.experiment import Experiment
+from shapeguide.experiments.table2.folder import check_cell
+from shapeguide.experiments.table2.guides import (
+    GuideKey,
+    guide_is_trained,
+    guide_key,
+    srn_key,
+    train_guide,
+)
+from shapeguide.experiments.table2.scheduler import Task
+from shapeguide.experiments.table2.scoring import is_scored, score_cell
+from shapeguide.experiments.table2.training import is_trained, plain_of, train_cell
+
+
+def plan_tasks(experiment: Experiment, cells: Iterable[Cell]) -> list[Task]:
+    """What is missing of these cells, needs before what needs them; nothing that is finished.
+
+    Raises:
+        ConfigError: If the folder of a cell holds another system of that name.
+    """
+    tasks: dict[str, Task] = {}
+    for cell in cells:
+        check_cell(experiment.files, cell)
+        if not is_scored(experiment, cell):
+            _add_score(tasks, experiment, cell)
+    return list(tasks.values())
+
+
+def _add_score(tasks: dict[str, Task], experiment: Experiment, cell: Cell) -> None:
+    needs = [_add_training(tasks, experiment, cell)]
+    srn = srn_key(cell) if srn_wanted(experiment.design, cell) else None
+    if srn is not None:
+        needs.append(_add_guide(tasks, experiment, srn))
+    name = f"score {cell.name}"
+    tasks[name] = Task(name, score_cell, (experiment, cell, srn), tuple(needs))
+
+
+def _add_training(tasks: dict[str, Task], experiment: Experiment, cell: Cell) -> str:
+    name = f"train {cell.name}"
+    if name in tasks or is_trained(experiment, cell):
+        return name
+    needs = []
+    if cell.system.branches:
+        needs.append(_add_training(tasks, experiment, plain_of(cell)))
+    key = guide_key(cell)
+    if key is not None:
+        needs.append(_add_guide(tasks, experiment, key))
+    tasks[name] = Task(name, train_cell, (experiment, cell), tuple(needs))
+    return name
+
+
+def _add_guide(tasks: dict[str, Task], experiment: Experiment, key: GuideKey) -> str:
+    name = f"guide {key.text}"
+    if name not in tasks and not guide_is_trained(experiment, key):
+        tasks[name] = Task(name, train_guide, (experiment, key))
+    return name

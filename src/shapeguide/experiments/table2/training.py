@@ -1,0 +1,41 @@
+"""Train the segmenter of a cell."""
+
+from __future__ import annotations
+
+from shapeguide.experiments.table2.design import Cell
+from shapeguide.experiments.table2.experiment import Experiment
+from shapeguide.experiments.table2.folder import claim_cell, stopwatch
+from shapeguide.experiments.table2.guides import guide_key, load_guide
+from shapeguide.experiments.table2.systems import PLAIN, SYSTEMS
+from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.training.segmentation_stage import train_segmenter
+
+
+def plain_of(cell: Cell) -> Cell:
+    """The plain segmenter of the same regime and seed."""
+    return Cell(cell.regime, cell.seed, SYSTEMS[PLAIN])
+
+
+def is_trained(experiment: Experiment, cell: Cell) -> bool:
+    """Whether the segmenter of a cell is there."""
+    return (experiment.files.run(cell) / MODEL_FILE).is_file()
+
+
+def train_cell(experiment: Experiment, cell: Cell) -> None:
+    """Train the segmenter of a cell; what it branches from and its guide must be there.
+
+    Raises:
+        ShapeguideError: As the training does.
+    """
+    files = experiment.files
+    claim_cell(files, cell)
+    with stopwatch(files.cell(cell), "train"):
+        key = guide_key(cell)
+        train_segmenter(
+            experiment.cases(cell),
+            None if key is None else load_guide(experiment, key),
+            run_dir=files.run(cell),
+            settings=cell.system.settings(experiment.settings, cell.seed),
+            branch_from=files.run(plain_of(cell)) if cell.system.branches else None,
+            progress=False,
+        )

@@ -58,6 +58,8 @@ def entry_key(case: Case, space: WorkingSpace) -> str:
         "orientation": case.orientation,
         "space": asdict(space),
     }
+    if case.label_to_image is not None:
+        facts["label_to_image"] = case.label_to_image
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from shapeguide.geometry.resample import resample_label_map
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
 
 logger = logging.getLogger(__name__)
+
+Rows: TypeAlias = tuple[tuple[float, ...], ...]
 
 SAME_GRID_VOXELS = 0.05
 """Grids of equal shape that agree this well, in voxels, differ only by rounding."""
@@ -38,6 +41,9 @@ class Case:
     """Directions of the voxel axes such as "RAS", for files that state none."""
     named_ids: frozenset[int] = frozenset()
     """Label ids that the description names; empty when it names none."""
+    label_to_image: Rows | None = None
+    """Voxel index of the label map to voxel index of the image, (4, 4), where their headers do not
+    say how they lie to each other; it replaces what the header of the label map states."""
 
     def read_grid(self) -> Grid:
         """Grid of the image, from its header alone; raises as `read_volume`."""
@@ -73,6 +79,9 @@ class Case:
             )
             self._check_ids(label_map)
             grid = read_grid(self.image, orientation=self.orientation)
+            if self.label_to_image is not None:
+                affine = grid.affine @ np.array(self.label_to_image)
+                label_map = replace(label_map, grid=Grid(label_map.grid.spatial_shape, affine))
             return _on_grid(label_map, grid, self.id)
 
     def _check_ids(self, label_map: LabelMap) -> None:

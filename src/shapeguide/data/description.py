@@ -2,7 +2,9 @@
 
 Beside the Decathlon's own keys, the description may have "root" (the folder that paths start
 from, instead of its own), "structures" ({name: [label ids]}), and for a case "id" (instead of the
-stem of the image), "group" (the person) and "orientation" (of files that state none).
+stem of the image), "group" (the person), "orientation" (of files that state none) and
+"label_to_image" (voxel index of the label map to voxel index of the image, four rows of four, for
+files whose headers do not say how they lie).
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shapeguide.data.case import Case
+import numpy as np
+
+from shapeguide.data.case import Case, Rows
 from shapeguide.data.headers import case_id_of, stored_files
 from shapeguide.data.placement import check_orientation
 from shapeguide.errors import DataError
@@ -135,7 +139,7 @@ def with_present_tests(description: Mapping[str, Any], root: Path) -> dict[str, 
 
 
 def described_as(
-    name: str, labels: dict[str, str], training: list[dict[str, str]], test: list[dict[str, str]]
+    name: str, labels: dict[str, str], training: list[dict[str, Any]], test: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """A description in the form of the Decathlon.
 
@@ -190,7 +194,34 @@ def _case(entry: object, root: Path, *, allow_outside: bool) -> Case:
     label_map = None
     if texts["label"] is not None:
         label_map = _file(texts["label"], root, allow_outside=allow_outside)
-    return Case(case_id, image, label_map, texts["group"], orientation=texts["orientation"])
+    return Case(
+        case_id,
+        image,
+        label_map,
+        texts["group"],
+        orientation=texts["orientation"],
+        label_to_image=_affine(case_id, entry.get("label_to_image")),
+    )
+
+
+def _affine(case_id: str, stated: object) -> Rows | None:
+    if stated is None:
+        return None
+    try:
+        rows = np.array(stated, dtype=np.float64)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if (
+        rows.shape != (4, 4)
+        or not np.isfinite(rows).all()
+        or not np.array_equal(rows[3], (0, 0, 0, 1))
+        or np.linalg.det(rows) == 0
+    ):
+        raise DataError(
+            f'{case_id}: "label_to_image" is {stated!r}; expected four rows of four numbers, the '
+            "last one 0, 0, 0, 1"
+        )
+    return tuple(tuple(row) for row in rows.tolist())
 
 
 def _file(text: str, root: Path, *, allow_outside: bool) -> Path:

@@ -71,7 +71,8 @@ def describe_folder(folder: str | PathLike[str]) -> dict[str, Any]:
     if described is None:
         raise DataError(
             f"{folder}: no known layout; expected a dataset.json, imagesTr/ and labelsTr/, images/ "
-            "and labels/, delineation_space/ (LPBA40), or sub-*/ with *_T1w and *_dseg files (BIDS)"
+            "and labels/, delineation_space/ or native_space/ (LPBA40), or sub-*/ with *_T1w and "
+            "*_dseg files (BIDS)"
         )
     return described
 

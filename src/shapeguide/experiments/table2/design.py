@@ -1,22 +1,26 @@
-"""What an experiment compares: regimes by seeds by systems, on clean and on corrupted images."""
+"""What an experiment compares: regimes by seeds by systems, on clean and on corrupted images.
+
+Nothing here loads arrays or networks, so that the command line can show its help at once.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-import numpy as np
-
-from shapeguide.data.dataset import Dataset
-from shapeguide.data.degradation import DEGRADATIONS, SEVERITIES
 from shapeguide.errors import ConfigError
 from shapeguide.experiments.table2.systems import PLAIN, SRN, SYSTEMS, System
-from shapeguide.models.model_files import WeightsName
-from shapeguide.training.config import TrainSettings
 
 ALL = "all"
-EVALUATED_WEIGHTS: tuple[WeightsName, ...] = ("average", "last", "best")
+REGIMES = (ALL, "few5", "few3")
+CORRUPTIONS = ("noise", "blur", "bias", "ghosts", "slab", "thick", "contrast")
+"""Names of `shapeguide.data.degradation.DEGRADATIONS`, for help that loads no arrays."""
+SEVERITIES = (1, 2, 3)
+Weights: TypeAlias = Literal["average", "last", "best"]
+WEIGHTS: tuple[Weights, ...] = ("average", "last")
+EVALUATED_WEIGHTS: tuple[Weights, ...] = (*WEIGHTS, "best")
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,12 @@ class Table2Design:
 
     systems: tuple[System, ...] = tuple(SYSTEMS.values())
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    regimes: tuple[str, ...] = (ALL, "few5", "few3")
+    regimes: tuple[str, ...] = REGIMES
     """`all`, or `few` and how many labelled training cases there are."""
-    corruptions: tuple[str, ...] = tuple(DEGRADATIONS)
+    corruptions: tuple[str, ...] = CORRUPTIONS
     """How test images are degraded, besides the clean ones."""
     severities: tuple[int, ...] = SEVERITIES
-    weights: tuple[WeightsName, ...] = ("average", "last")
+    weights: tuple[Weights, ...] = WEIGHTS
     """Weights that are tested: the average over the iterations, or the last ones."""
 
     def __post_init__(self) -> None:
@@ -43,7 +47,7 @@ class Table2Design:
             if len(set(values)) != len(values):
                 raise ConfigError(f"{name}: a value is given twice: {_listed(values)}")
         for name, known in (
-            ("corruptions", tuple(DEGRADATIONS)),
+            ("corruptions", CORRUPTIONS),
             ("severities", SEVERITIES),
             ("weights", EVALUATED_WEIGHTS),
         ):
@@ -115,49 +119,6 @@ def case_count(regime: str) -> int | None:
     if match is None:
         raise ConfigError(f"unknown regime {regime!r}; choose all, or few and a number, as in few3")
     return int(match.group(1))
-
-
-def training_cases(train: Dataset, regime: str, seed: int) -> Dataset:
-    """The labelled training cases of a regime: the same ones for all systems of a seed.
-
-    Fewer cases are among the more: those of few3 are the first of those of few5.
-
-    Raises:
-        ConfigError: If there are too few.
-    """
-    count = case_count(regime)
-    if count is None:
-        return train
-    if count > len(train):
-        raise ConfigError(
-            f"{train.name}: regime {regime} needs {count} labelled training cases, "
-            f"found {len(train)}; leave it out or give more cases"
-        )
-    drawn = np.random.default_rng([seed, len(train)]).permutation(len(train))[:count]
-    return train.select(train[int(place)].id for place in drawn)
-
-
-def check_design(design: Table2Design, train: Dataset, settings: TrainSettings) -> None:
-    """Refuse what could not be trained, before anything is.
-
-    Raises:
-        ConfigError: If a regime has too few cases, for itself or for a guide, or weights are asked
-            for that the settings do not keep.
-    """
-    for cell in design.cells():
-        cell.system.settings(settings, cell.seed)
-        cases = training_cases(train, cell.regime, cell.seed)
-        maps = train if cell.system.label_maps == "all" else cases
-        if cell.system.guidance == "shape" and len(maps) < 2:
-            raise ConfigError(
-                f"{train.name}: {cell.name} has {len(maps)} training case; shape guidance learns "
-                f"how people differ and needs two; give more cases or leave {cell.system.name} out"
-            )
-    if "average" in design.weights and settings.segmentation.average_decay == 0:
-        raise ConfigError(
-            "the average of the weights is to be tested but average_decay is 0, which keeps none; "
-            "raise it, or test the last weights only"
-        )
 
 
 def srn_wanted(design: Table2Design, cell: Cell) -> bool:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
-from shapeguide.experiments.table2.design import Cell, Table2Design, check_design
+from shapeguide.experiments.table2.design import Cell, Table2Design
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.figure import write_figures
 from shapeguide.experiments.table2.folder import ResultFiles, seconds_of
 from shapeguide.experiments.table2.guides import guide_key
 from shapeguide.experiments.table2.plan import plan_tasks
+from shapeguide.experiments.table2.regimes import check_design
 from shapeguide.experiments.table2.scheduler import run_tasks
 from shapeguide.experiments.table2.scoring import is_scored, read_scores
 from shapeguide.experiments.table2.setup import set_up

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shapeguide.data.dataset import Dataset
-from shapeguide.experiments.table2.design import Cell, Table2Design, training_cases
+from shapeguide.experiments.table2.design import Cell, Table2Design
 from shapeguide.experiments.table2.folder import ResultFiles
+from shapeguide.experiments.table2.regimes import training_cases
 from shapeguide.training.config import TrainSettings
 
 

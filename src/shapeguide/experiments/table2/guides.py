@@ -10,9 +10,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from shapeguide.experiments.table2.design import ALL, Cell, training_cases
+from shapeguide.experiments.table2.design import ALL, Cell
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import stopwatch
+from shapeguide.experiments.table2.regimes import training_cases
 from shapeguide.experiments.table2.systems import SRN, SYSTEMS, System
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.models.shape_model import ShapeModel

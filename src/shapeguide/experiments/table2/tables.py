@@ -142,13 +142,21 @@ def differences(joined: pd.DataFrame, metric: str) -> NDArray[np.float64]:
     return _by_case(joined.assign(difference=found), "difference")
 
 
+def finite_differences(joined: pd.DataFrame, metric: str) -> NDArray[np.float64]:
+    """First minus second where both found the structure, shape as `differences`; nan elsewhere."""
+    first = joined[f"{metric}_first"].to_numpy(np.float64)
+    second = joined[f"{metric}_second"].to_numpy(np.float64)
+    both = np.isfinite(first) & np.isfinite(second)
+    found = np.subtract(first, second, out=np.full(len(joined), np.nan), where=both)
+    return _by_case(joined.assign(difference=found), "difference")
+
+
 def _compared(joined: pd.DataFrame, metric: str) -> dict[str, object]:
     found = differences(joined, metric)
     first = joined[f"{metric}_first"].to_numpy(np.float64)
     second = joined[f"{metric}_second"].to_numpy(np.float64)
     both = np.isfinite(first) & np.isfinite(second)
-    # Where both missed the structure there is nothing to average, though it is a tie.
-    measured = _by_case(joined.assign(d=np.where(both, first, np.nan) - second), "d")
+    measured = finite_differences(joined, metric)
     low, high = cluster_interval(measured)
     gains = np.nansum(np.sign(found), axis=1) * (1 if metric in HIGHER_IS_BETTER else -1)
     return {

@@ -1,0 +1,141 @@
+"""How the guidance should enter: table 2 over all combinations of its factors, and main effects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from shapeguide.data.dataset import Dataset
+from shapeguide.experiments.table2.design import Table2Design
+from shapeguide.experiments.table2.engine import Table2, table2
+from shapeguide.experiments.table2.factors import GuidanceFactors
+from shapeguide.experiments.table2.folder import ResultFiles
+from shapeguide.experiments.table2.statistics import (
+    cluster_interval,
+    finite_mean,
+    signed_rank_over_cases,
+)
+from shapeguide.experiments.table2.systems import PLAIN
+from shapeguide.experiments.table2.tables import (
+    METRICS,
+    TEST,
+    differences,
+    finite_differences,
+    joined_pairs,
+    with_pooled,
+)
+from shapeguide.files import written_whole
+from shapeguide.training.config import TrainSettings, resolve
+
+
+@dataclass(frozen=True, eq=False)
+class GuidanceResult:
+    """What the factorial experiment found."""
+
+    table: Table2
+    effects: pd.DataFrame
+    """Main effect of each level of each factor; `factorial.csv`."""
+
+
+def guidance(
+    train: Dataset,
+    test: Dataset,
+    *,
+    out: str | Path,
+    settings: TrainSettings | str = "default",
+    design: Table2Design | None = None,
+    factors: GuidanceFactors | None = None,
+    jobs: int = 1,
+    only: str | None = None,
+    progress: bool = True,
+) -> GuidanceResult:
+    """Run every combination of the factors beside the plain system, and measure main effects.
+
+    Args:
+        train: Cases with label maps and structures.
+        test: Cases that no training sees.
+        out: Results folder, as of `table2`.
+        settings: Of every training, or the name of a preset.
+        design: Seeds, regimes and test images; its systems are replaced by the combinations.
+        factors: The levels of each factor.
+        jobs: Cells that are worked on at a time.
+        only: One cell to do, as `regime/seed/system`.
+        progress: Show a progress bar.
+
+    Raises:
+        ConfigError: As `table2`, or if a level is out of range.
+        DataError: As `table2`.
+    """
+    settings, factors = resolve(settings), factors or GuidanceFactors()
+    systems = factors.systems(guided_iterations=settings.segmentation.guided_iterations)
+    table = table2(
+        train,
+        test,
+        out=out,
+        settings=settings,
+        design=replace(design or Table2Design(), systems=systems),
+        jobs=jobs,
+        only=only,
+        progress=progress,
+    )
+    effects = main_effects(table.scores, factors)
+    with written_whole(ResultFiles(table.folder).table("factorial")) as temporary:
+        effects.to_csv(temporary, index=False)
+    return GuidanceResult(table, effects)
+
+
+def main_effects(table: pd.DataFrame, factors: GuidanceFactors) -> pd.DataFrame:
+    """Mean difference to the plain system over all combinations with a level, for each level.
+
+    Args:
+        table: Rows of `table2.csv`.
+        factors: Of the experiment.
+
+    Returns:
+        The columns that name a test, then metric, factor, level, systems (how many it is over),
+        mean_difference, low, high (95 % bootstrap interval that resamples cases), p (signed-rank
+        test over the mean differences of the cases), cases, seeds.
+    """
+    combinations = factors.combinations()
+    rows: list[dict[str, object]] = []
+    for key, group in with_pooled(table).groupby(TEST, sort=False):
+        named = dict(zip(TEST, key, strict=True))
+        systems = {str(name): found for name, found in group.groupby("system", sort=False)}
+        if PLAIN not in systems:
+            continue
+        pairs = {
+            name: joined_pairs(systems[name], systems[PLAIN])
+            for name in combinations
+            if name in systems
+        }
+        for factor, levels in factors.levels().items():
+            for level in levels:
+                chosen = [pairs[name] for name in pairs if combinations[name][factor] == level]
+                rows += [
+                    {**named, **effect, "factor": factor, "level": level}
+                    for effect in _effects(chosen)
+                ]
+    return pd.DataFrame(rows)
+
+
+def _effects(pairs: list[pd.DataFrame]) -> Iterator[dict[str, object]]:
+    if not pairs:
+        return
+    joined = pd.concat(pairs, ignore_index=True)
+    for metric in METRICS:
+        measured = finite_differences(joined, metric)
+        low, high = cluster_interval(measured)
+        yield {
+            "metric": metric,
+            "systems": len(pairs),
+            "mean_difference": finite_mean(measured),
+            "low": low,
+            "high": high,
+            "p": signed_rank_over_cases(differences(joined, metric)),
+            "cases": int(joined["case"].nunique()),
+            "seeds": int(np.unique(joined["seed"]).size),
+        }

@@ -5,10 +5,11 @@ An experiment that trains takes all options of `TrainSettings`, as `train` does.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from tyro.conf import Positional, arg, subcommand
 
@@ -18,12 +19,23 @@ from shapeguide.commands.arguments import (
     parse_structures,
     setting_options,
 )
-from shapeguide.commands.terminal import print_table, tell
+from shapeguide.commands.terminal import complain, print_table, tell
 from shapeguide.errors import ConfigError
+from shapeguide.experiments.table2.design import (
+    CORRUPTIONS,
+    REGIMES,
+    SEVERITIES,
+    WEIGHTS,
+    Table2Design,
+    Weights,
+)
+from shapeguide.experiments.table2.factors import GuidanceFactors
+from shapeguide.experiments.table2.systems import SYSTEMS, systems_named
 from shapeguide.training.config import TrainSettings, build
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import Dataset
+    from shapeguide.experiments.table2.engine import Table2 as Table2Result
 
 CHOSEN_BY_CELL = ("seed", "guidance")
 """Settings that an experiment varies by itself, so that they are no options of it."""
@@ -98,6 +110,122 @@ class Table1(ExperimentOnCases):
         return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExperimentInCells(ExperimentOnCases):
+    """What the experiments take that train many systems and test them on the same images."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the trainings, of few labelled cases and of degraded images."""
+    regimes: Annotated[tuple[str, ...], arg(metavar="{all,few5,few3} ...")] = REGIMES
+    """All labelled training cases, or few: so many, drawn by the seed."""
+    corruptions: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(CORRUPTIONS)}}} ...")] = (
+        CORRUPTIONS
+    )
+    """How test images are degraded; clean ones are always tested."""
+    severities: tuple[int, ...] = SEVERITIES
+    """How much: 1 mild to 3 severe."""
+    weights: tuple[Weights, ...] = WEIGHTS
+    """Weights that are tested: their average over the iterations, or the last ones."""
+    jobs: int = 1
+    """Cells that are worked on at a time, each in its own process."""
+    only: Annotated[str | None, arg(metavar="REGIME/SEED/SYSTEM")] = None
+    """Do this one cell, with what it branches from."""
+
+    given: ClassVar[tuple[str, ...]] = ()
+    """The arguments as they were given, to tell how one cell is done again."""
+
+    def design(self) -> Table2Design:
+        """What is compared, apart from the systems."""
+        return Table2Design(
+            seeds=self.seeds,
+            regimes=self.regimes,
+            corruptions=self.corruptions,
+            severities=self.severities,
+            weights=self.weights,
+        )
+
+    def show(self, found: Table2Result) -> int:
+        """Print means, seconds and failures."""
+        from shapeguide.experiments.table2.words import cell_rows, summary_rows
+
+        print_table("means, largest component kept", summary_rows(found.summary))
+        print_table("seconds", cell_rows(found.cells))
+        words = [word for word in self.given if not word.startswith("--only=")]
+        if "--only" in words:
+            place = words.index("--only")
+            del words[place : place + 2]
+        tell(f"one cell again: shapeguide experiment {shlex.join(words)} --only CELL")
+        for name, reason in found.failures.items():
+            complain(f"{name}: {reason}")
+        tell(f"tables and figures: {found.folder}")
+        return 0 if found.complete else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table2(ExperimentInCells):
+    """Table 2: systems by structures by seeds by regimes, compared in pairs with the plain U-Net.
+
+    Seed, guidance and segmenter of the settings are those of each cell of the table.
+    """
+
+    systems: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(SYSTEMS)}}} ...")] = tuple(
+        SYSTEMS
+    )
+    """What is trained and compared."""
+    keep_predictions: bool = False
+    """Also write the label maps of the test cases."""
+
+    def run(self) -> int:
+        """Do what is not finished, and print the table."""
+        from shapeguide.experiments.table2.engine import table2
+
+        train, test = self.read_cases()
+        found = table2(
+            train,
+            test,
+            out=self.out,
+            settings=self.settings,
+            design=replace(self.design(), systems=systems_named(self.systems)),
+            jobs=self.jobs,
+            only=self.only,
+            keep_predictions=self.keep_predictions,
+        )
+        return self.show(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance(ExperimentInCells):
+    """How the shape loss should enter: every combination of its weight, cap, balance and ramp."""
+
+    alphas: tuple[float, ...] = GuidanceFactors.alphas
+    """Weights of the shape loss."""
+    cap_forms: tuple[Literal["hard", "smooth"], ...] = GuidanceFactors.cap_forms
+    """Forms of the cap."""
+    balances: tuple[Literal["none", "gradient"], ...] = GuidanceFactors.balances
+    """Whether alpha is relative to the gradient of the Dice loss."""
+    ramps: tuple[float, ...] = GuidanceFactors.ramps
+    """Shares of the guided iterations over which the weight grows to alpha."""
+
+    def run(self) -> int:
+        """Do what is not finished, and print the table and the main effects."""
+        from shapeguide.experiments.table2.factorial import guidance
+        from shapeguide.experiments.table2.words import effect_rows
+
+        train, test = self.read_cases()
+        found = guidance(
+            train,
+            test,
+            out=self.out,
+            settings=self.settings,
+            design=self.design(),
+            factors=GuidanceFactors(self.alphas, self.cap_forms, self.balances, self.ramps),
+            jobs=self.jobs,
+            only=self.only,
+        )
+        print_table("main effects: difference to the plain system", effect_rows(found.effects))
+        return self.show(found.table)
+
+
 @dataclass(frozen=True)
 class Findings:
     """Renew the tables of the findings page from results folders; its prose stays as it is."""
@@ -123,6 +251,7 @@ def with_settings(kind: type[Any]) -> Callable[[Sequence[str]], type[Any]]:
         options = [one for one in setting_options(arguments) if one[0] not in CHOSEN_BY_CELL]
         made = make_dataclass(kind.__name__, options, bases=(kind,), frozen=True, kw_only=True)
         made.__doc__ = kind.__doc__
+        made.given = tuple(arguments)  # type: ignore[attr-defined]
         return made
 
     return made_for
@@ -130,6 +259,8 @@ def with_settings(kind: type[Any]) -> Callable[[Sequence[str]], type[Any]]:
 
 EXPERIMENTS: dict[str, Callable[[Sequence[str]], type[Any]]] = {
     "table1": with_settings(Table1),
+    "table2": with_settings(Table2),
+    "guidance": with_settings(Guidance),
     "findings": lambda _: Findings,
 }
 """First word to the class that parses the others."""

@@ -9,12 +9,18 @@ import torch
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
+from shapeguide.geometry.warp import WarpLimits
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.config import TrainSettings, preset
 from shapeguide.training.log import LOG_FILE, read_log
 from shapeguide.training.run_folder import BRANCH_FILE, RUN_FILE, clear_run_folder
-from shapeguide.training.segmentation_batches import CaseBatches, one_hot, vary_intensities
+from shapeguide.training.segmentation_batches import (
+    CaseBatches,
+    one_hot,
+    vary_intensities,
+    warp_batch,
+)
 from shapeguide.training.segmentation_step import SegmentationStep
 
 
@@ -283,6 +289,29 @@ def test_every_case_comes_once_in_each_round() -> None:
     seen = [index for iteration in range(5) for index in batches.indices(iteration)]
     assert sorted(seen[:5]) == sorted(seen[5:]) == [0, 1, 2, 3, 4]
     assert seen == [index for iteration in range(5) for index in batches.indices(iteration)]
+
+
+def test_just_a_share_of_the_items_is_warped_and_labels_go_with_images() -> None:
+    images = torch.rand(16, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    classes = (images[:, 0] > 0.5).to(torch.uint8)
+
+    def untouched(share: float) -> list[bool]:
+        generator = torch.Generator().manual_seed(1)
+        warped, labels = warp_batch(
+            images,
+            classes,
+            WarpLimits(),
+            share=share,
+            spacing_mm=(1.0, 1.0, 1.0),
+            generator=generator,
+        )
+        kept = [torch.equal(warped[n], images[n]) for n in range(16)]
+        assert kept == [torch.equal(labels[n], classes[n]) for n in range(16)]
+        return kept
+
+    assert all(untouched(0.0))
+    assert not any(untouched(1.0))
+    assert 0 < sum(untouched(0.5)) < 16
 
 
 def test_one_hot_and_intensity_changes_keep_shapes() -> None:

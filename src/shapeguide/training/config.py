@@ -146,6 +146,9 @@ class SegmentationSettings(Settings):
     """Course of the learning rate over the stage."""
     cross_entropy_weight: NotNegative = 0.5
     """Weight of the cross-entropy beside the Dice loss; 0 as published."""
+    warped_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of training images that are warped; the others show scans as they come. 1 as
+    published."""
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; off as published."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -224,6 +227,7 @@ PRESETS: dict[str, TrainSettings] = {
             learning_rate=1e-4,
             decay="none",
             cross_entropy_weight=0.0,
+            warped_share=1.0,
             intensity_augmentation=False,
             average_decay=0.0,
         ),

@@ -48,13 +48,29 @@ def warp_batch(
     classes: Tensor,
     limits: WarpLimits,
     *,
+    share: float,
     spacing_mm: tuple[float, float, float],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """One random affine warp for each item, the same for its image and its labels."""
+    """A random affine warp for a share of the items, the same for image and labels.
+
+    Args:
+        images: Shape (B, 1, I, J, K).
+        classes: Class indices, shape (B, I, J, K).
+        limits: Ranges of the warps.
+        share: Chance of each item to be warped, in [0, 1].
+        spacing_mm: Voxel spacing.
+        generator: Source of all randomness, on the CPU.
+    """
     warps = draw_affine_warps(limits, count=len(images), generator=generator)
-    warped = warp_images(images, warps, spacing_mm=spacing_mm)
-    return warped, warp_classes(classes, warps, spacing_mm=spacing_mm)
+    chosen = torch.rand(len(images), generator=generator) < share
+    if not chosen.any():
+        return images, classes
+    warps, place = warps[chosen], chosen.to(images.device)
+    images, classes = images.clone(), classes.clone()
+    images[place] = warp_images(images[place], warps, spacing_mm=spacing_mm)
+    classes[place] = warp_classes(classes[place], warps, spacing_mm=spacing_mm)
+    return images, classes
 
 
 def vary_intensities(images: Tensor, *, generator: torch.Generator) -> Tensor:

@@ -38,7 +38,11 @@ class SegmentationStep:
         """The batch under warps and intensity changes drawn for this iteration."""
         generator = generator_for(self.settings.seed, STAGE, iteration)
         images, classes = warp_batch(
-            *batch, warp_limits(self.settings), spacing_mm=self.spacing_mm, generator=generator
+            *batch,
+            warp_limits(self.settings),
+            share=self.settings.segmentation.warped_share,
+            spacing_mm=self.spacing_mm,
+            generator=generator,
         )
         if self.settings.segmentation.intensity_augmentation:
             images = vary_intensities(images, generator=generator)

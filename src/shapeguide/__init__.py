@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from shapeguide.inference import PredictionOptions, predict, predict_files
     from shapeguide.losses import ShapeLoss
     from shapeguide.metrics.scores import score
+    from shapeguide.models.autoencoder_model import load_autoencoder, reconstruct
     from shapeguide.models.segmenter import load_segmenter
     from shapeguide.models.shape_model import load_shape_network
+    from shapeguide.training.autoencoder_stage import train_autoencoder
     from shapeguide.training.config import TrainSettings, preset
     from shapeguide.training.segmentation_stage import train_segmenter
     from shapeguide.training.shape_stage import train_shape
@@ -44,6 +46,7 @@ __all__ = [
     "demo",
     "describe",
     "evaluate",
+    "load_autoencoder",
     "load_segmenter",
     "load_shape_network",
     "predict",
@@ -52,8 +55,10 @@ __all__ = [
     "read_dataset",
     "read_label_map",
     "read_volume",
+    "reconstruct",
     "score",
     "train",
+    "train_autoencoder",
     "train_segmenter",
     "train_shape",
     "write_cohort",
@@ -74,8 +79,10 @@ _HOMES = {
     "inference": ("PredictionOptions", "predict", "predict_files"),
     "losses": ("ShapeLoss",),
     "metrics.scores": ("score",),
+    "models.autoencoder_model": ("load_autoencoder", "reconstruct"),
     "models.segmenter": ("load_segmenter",),
     "models.shape_model": ("load_shape_network",),
+    "training.autoencoder_stage": ("train_autoencoder",),
     "training.config": ("TrainSettings", "preset"),
     "training.segmentation_stage": ("train_segmenter",),
     "training.shape_stage": ("train_shape",),

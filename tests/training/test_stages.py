@@ -277,7 +277,7 @@ def test_alpha_rises_along_its_ramp() -> None:
         segmentation=settings.segmentation.changed(dice_iterations=10, guided_iterations=8),
     )
     step = SegmentationStep(torch.nn.Identity(), (1.0, 1.0, 1.0), settings)
-    assert [round(step.alpha(n), 3) for n in (10, 11, 13, 17)] == [0.1, 0.2, 0.4, 0.4]
+    assert [round(step.weight(n), 3) for n in (10, 11, 13, 17)] == [0.1, 0.2, 0.4, 0.4]
 
 
 def test_every_case_comes_once_in_each_round() -> None:

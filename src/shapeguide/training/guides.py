@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+from typing import TypeAlias
+
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
-from shapeguide.losses import GuideLoss, ShapeLoss
+from shapeguide.losses import AcnnLoss, AutoencoderLoss, GuideLoss, ShapeLoss, SrnLoss
+from shapeguide.models.autoencoder_model import AutoencoderModel
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.training.config import TrainSettings
 from shapeguide.training.preparation import Preparation
 
+logger = logging.getLogger(__name__)
 
-def guided_by(guide: ShapeModel | None, settings: TrainSettings) -> TrainSettings:
+
+Guide: TypeAlias = ShapeModel | AutoencoderModel
+"""What is trained first and then guides."""
+
+
+def guided_by(guide: Guide | None, settings: TrainSettings) -> TrainSettings:
     """Settings whose guidance is the kind of the guide that is given; `none` without one."""
-    return settings.changed(guidance="none" if guide is None else "shape")
+    kind = "none" if guide is None else _kind(guide)
+    return settings.changed(guidance=kind)
 
 
 def guide_loss(
-    guide: ShapeModel | None, dataset: Dataset, preparation: Preparation, settings: TrainSettings
+    guide: Guide | None, dataset: Dataset, preparation: Preparation, settings: TrainSettings
 ) -> GuideLoss | None:
     """The loss that guides, or None.
 
@@ -25,16 +36,43 @@ def guide_loss(
     """
     if guide is None:
         return None
-    _check_structures("shape network", guide, dataset)
-    return _shape_loss(guide, preparation, settings)
-
-
-def _check_structures(name: str, guide: ShapeModel, dataset: Dataset) -> None:
     if guide.structures != dataset.structures:
+        name = "shape network" if isinstance(guide, ShapeModel) else f"{_kind(guide)} autoencoder"
         raise ConfigError(
             f"the {name} was trained on {guide.structures}, the dataset has "
             f"{dataset.structures}; train a {name} on the same structures"
         )
+    if isinstance(guide, ShapeModel):
+        return _shape_loss(guide, preparation, settings)
+    return _autoencoder_loss(guide, preparation, settings)
+
+
+def _kind(guide: Guide) -> str:
+    return "shape" if isinstance(guide, ShapeModel) else guide.flavour
+
+
+def _autoencoder_loss(
+    model: AutoencoderModel, preparation: Preparation, settings: TrainSettings
+) -> AutoencoderLoss:
+    seen, space = model.space, preparation.space
+    if (seen.spacing_mm, seen.spatial_shape) != (space.spacing_mm, space.spatial_shape):
+        raise ConfigError(
+            f"the {model.flavour} autoencoder looks at the whole grid of {seen}, the segmenter "
+            f"works in {space}; state the same spacing and shape for both"
+        )
+    if model.failed:
+        logger.warning(
+            "the %s autoencoder cannot even reproduce %s: its guidance means little",
+            model.flavour,
+            ", ".join(model.failed),
+        )
+    if model.flavour == "acnn":
+        return AcnnLoss(model.network)
+    return SrnLoss(
+        model.network,
+        reconstruction_weight=settings.shape_loss.srn_reconstruction_weight,
+        code_weight=settings.shape_loss.srn_code_weight,
+    )
 
 
 def _shape_loss(model: ShapeModel, preparation: Preparation, settings: TrainSettings) -> ShapeLoss:

@@ -27,10 +27,9 @@ from shapeguide.models.segmenter import (
     build_segmenter,
     load_segmenter,
 )
-from shapeguide.models.shape_model import ShapeModel
 from shapeguide.training.checkpoint import TrainingState
 from shapeguide.training.config import TrainSettings, resolve
-from shapeguide.training.guides import guide_loss, guided_by
+from shapeguide.training.guides import Guide, guide_loss, guided_by
 from shapeguide.training.loop import LoopPlan, LoopTask, generator_for, learning_rate_of, train_loop
 from shapeguide.training.preparation import Preparation, prepare, start_fabric
 from shapeguide.training.run_folder import BRANCH_FILE, branch, claim_run_folder
@@ -43,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 def train_segmenter(
     dataset: Dataset,
-    guide: ShapeModel | None = None,
+    guide: Guide | None = None,
     *,
     run_dir: str | Path,
     settings: TrainSettings | str = "default",
@@ -58,7 +57,8 @@ def train_segmenter(
 
     Args:
         dataset: Cases with label maps and structures.
-        guide: A trained shape network of the same structures; None for the plain baseline.
+        guide: A trained shape network or autoencoder of the same structures; its kind decides the
+            guidance, whatever the settings say. None for the plain baseline.
         run_dir: Folder for settings, log, checkpoint and model.
         settings: Settings, or the name of a preset.
         branch_from: Run folder of the same data and settings, guidance apart, whose Dice iterations

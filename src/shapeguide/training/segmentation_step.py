@@ -61,15 +61,16 @@ class SegmentationStep:
             return LossTerms(dice, cross_entropy)
         found = self.guide.guide(probabilities, reference)
         return LossTerms(
-            dice, cross_entropy, shape=self.alpha(iteration) * found.loss, figures=found.figures
+            dice, cross_entropy, shape=self.weight(iteration) * found.loss, figures=found.figures
         )
 
-    def alpha(self, iteration: int) -> float:
-        """Weight of the guide in an iteration: a ramp, if there is one, then alpha."""
+    def weight(self, iteration: int) -> float:
+        """Weight of the guide in an iteration: a ramp, if there is one, then its full weight."""
         guidance = self.settings.shape_loss
         done = iteration + 1 - self.settings.segmentation.dice_iterations
         ramp = min(1.0, done / guidance.ramp_iterations) if guidance.ramp_iterations else 1.0
-        return guidance.alpha * ramp
+        full = {"acnn": guidance.acnn_weight, "srn": 1.0}  # SRN's two weights are in its loss
+        return full.get(self.settings.guidance, guidance.alpha) * ramp
 
 
 @torch.no_grad()

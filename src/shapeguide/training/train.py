@@ -1,4 +1,4 @@
-"""Both stages in one call: what `shapeguide train` does."""
+"""What guides, and then the segmenter, in one call: what `shapeguide train` does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from pathlib import Path
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
+from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.models.shape_model import ShapeModel
+from shapeguide.training.autoencoder_stage import train_autoencoder
 from shapeguide.training.config import TrainSettings, resolve
+from shapeguide.training.guides import Guide
 from shapeguide.training.segmentation_stage import train_segmenter
 from shapeguide.training.shape_stage import train_shape
 
@@ -23,13 +26,13 @@ def train(
     shape_network: ShapeModel | None = None,
     progress: bool = True,
 ) -> Segmenter:
-    """Train a shape network, unless one is given or none wanted, and then a segmenter.
+    """Train what the guidance needs, unless it is given, and then a segmenter.
 
     The same call resumes a killed run and loads a finished one.
 
     Args:
         dataset: Training cases with label maps and structures.
-        out: Run folder; the shape stage has its own folder `shape` inside.
+        out: Run folder; what guides has its own folder inside, `shape` or `autoencoder`.
         settings: Settings, or the name of a preset; `guidance="none"` gives the plain baseline.
         shape_network: A trained shape network to use instead of training one.
         progress: Show progress bars.
@@ -39,16 +42,18 @@ def train(
         DataError: If a case cannot be used.
     """
     folder, settings = Path(out), resolve(settings)
-    if settings.guidance == "none":
-        if shape_network is not None:
-            raise ConfigError(
-                "a shape network was given together with guidance 'none'; leave out one of them"
-            )
-        return train_segmenter(dataset, run_dir=folder, settings=settings, progress=progress)
-    if shape_network is None:
-        shape_network = train_shape(
+    if shape_network is not None and settings.guidance != "shape":
+        raise ConfigError(
+            f"a shape network was given together with guidance {settings.guidance!r}; leave out "
+            "one of them"
+        )
+    guide: Guide | None = shape_network
+    if settings.guidance == "shape" and guide is None:
+        guide = train_shape(
             dataset, run_dir=folder / SHAPE_FOLDER, settings=settings, progress=progress
         )
-    return train_segmenter(
-        dataset, shape_network, run_dir=folder, settings=settings, progress=progress
-    )
+    elif settings.guidance in ("acnn", "srn"):
+        guide = train_autoencoder(
+            dataset, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
+        )
+    return train_segmenter(dataset, guide, run_dir=folder, settings=settings, progress=progress)

@@ -1,0 +1,131 @@
+"""A trained autoencoder of label maps: its working space, and how well it restores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.errors import ConfigError
+from shapeguide.geometry.volume import Structure
+from shapeguide.models.mask_autoencoder import MaskAutoencoder
+from shapeguide.models.model_files import (
+    ModelDescription,
+    load_weights,
+    read_description,
+    space_from,
+    structures_from,
+)
+
+AUTOENCODER_FOLDER = "autoencoder"
+"""Folder of the autoencoder inside the run folder of the segmenter that it guided."""
+SMALLEST_DICE = 0.5
+"""An autoencoder that restores an untouched label map worse than this has failed."""
+
+Flavour: TypeAlias = Literal["acnn", "srn"]
+
+
+class AutoencoderDescription(ModelDescription):
+    """`model.json` of an autoencoder."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    flavour: Flavour
+    code_length: Annotated[int, Field(ge=1, le=4096)]
+    quality: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class AutoencoderModel:
+    """A trained autoencoder and what belongs to it."""
+
+    network: MaskAutoencoder
+    flavour: Flavour
+    structures: tuple[Structure, ...]
+    space: WorkingSpace
+    quality: tuple[dict[str, Any], ...]
+    """One row for each structure: dice, cases, held_out; of `srn` also corrupted and restored."""
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the structures that it cannot even reproduce."""
+        return tuple(
+            str(row["structure"]) for row in self.quality if not row["dice"] >= SMALLEST_DICE
+        )
+
+
+def load_autoencoder(run_dir: str | Path) -> AutoencoderModel:
+    """Load the autoencoder of a finished autoencoder stage.
+
+    Raises:
+        CheckpointError: If the stage is not finished, damaged, or the folder of another kind.
+    """
+    folder = Path(run_dir)
+    description = read_description(AutoencoderDescription, folder)
+    network = build_autoencoder(
+        description.flavour,
+        classes=1 + len(description.structures),
+        spatial_shape=description.space.spatial_shape,
+        channels=description.channels,
+        code_length=description.code_length,
+    )
+    load_weights(network, description, folder, "last")
+    return AutoencoderModel(
+        network=network.eval().requires_grad_(False),
+        flavour=description.flavour,
+        structures=structures_from(description),
+        space=space_from(description.space),
+        quality=description.quality,
+    )
+
+
+def build_autoencoder(
+    flavour: Flavour,
+    *,
+    classes: int,
+    spatial_shape: tuple[int, int, int],
+    channels: tuple[int, ...],
+    code_length: int,
+) -> MaskAutoencoder:
+    """An untrained autoencoder; `acnn` with a dense code of that length, `srn` without."""
+    return MaskAutoencoder(
+        classes,
+        spatial_shape=spatial_shape,
+        channels=channels,
+        code_length=code_length if flavour == "acnn" else None,
+    )
+
+
+@torch.inference_mode()
+def reconstruct(model: AutoencoderModel, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Class probabilities restored by SRN's autoencoder: the prediction as a plausible shape.
+
+    Args:
+        model: Of flavour `srn`.
+        probabilities: In the model's working spacing, background first, (1 + S, I, J, K); the
+            spatial shape may be another than that of the training, for the network is
+            convolutional.
+
+    Returns:
+        Same shape, float32, summing to 1 over the classes.
+
+    Raises:
+        ConfigError: If the model is of another flavour.
+        ValueError: If the classes are not those of the model.
+    """
+    if model.flavour != "srn":
+        raise ConfigError(
+            f"only an autoencoder of 'srn' restores predictions, found {model.flavour!r}; train "
+            "with guidance 'srn'"
+        )
+    device = next(model.network.parameters()).device
+    given = torch.from_numpy(np.ascontiguousarray(probabilities, dtype=np.float32))
+    restored: NDArray[np.float32] = (
+        model.network(given.to(device)[None]).float().softmax(dim=1)[0].cpu().numpy()
+    )
+    return restored

@@ -1,0 +1,258 @@
+"""Guides other than the shape network: trained, resumed, refused, and followed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import shapeguide as sg
+from shapeguide.data.dataset import Dataset
+from shapeguide.errors import ConfigError
+from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.training import autoencoder_stage, segmentation_stage
+from shapeguide.training.autoencoder_step import (
+    ReconstructionQuality,
+    disturbed,
+    measure_reconstruction,
+    with_background,
+)
+from shapeguide.training.config import TrainSettings, preset
+from shapeguide.training.log import LOG_FILE, read_log
+from shapeguide.training.run_folder import BRANCH_FILE
+from shapeguide.training.segmentation_batches import one_hot
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("cohort")
+    description = sg.write_cohort(
+        folder / "c", count=4, seed=1, spatial_shape=(24, 24, 24), spacing_mm=(2.0, 2.0, 2.0)
+    )
+    return sg.read_dataset(description)
+
+
+def tiny(guidance: str, **changes: Any) -> TrainSettings:
+    quick = preset("quick")
+    settings = quick.changed(
+        guidance=guidance,
+        autoencoder=quick.autoencoder.changed(
+            iterations=4, batch_size=2, channels=(4, 8), code_length=6
+        ),
+        segmentation=quick.segmentation.changed(
+            channels=(4, 8), dice_iterations=3, guided_iterations=3
+        ),
+        machine=quick.machine.changed(device="cpu", precision="fp32", checkpoint_every=2),
+    )
+    return settings.changed(**changes)
+
+
+@pytest.fixture(scope="module")
+def runs(cohort: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder for each guidance, by its name."""
+    folder = tmp_path_factory.mktemp("runs")
+    for guidance in ("none", "acnn", "srn"):
+        sg.train(cohort, out=folder / guidance, settings=tiny(guidance), progress=False)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return sg.load_segmenter(folder, device="cpu").network.state_dict()
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("guidance", ["acnn", "srn"])
+def test_guidance_sets_in_after_the_dice_iterations_and_is_logged(
+    runs: Path, guidance: str
+) -> None:
+    assert (runs / guidance / BRANCH_FILE).read_bytes() == (
+        runs / "none" / BRANCH_FILE
+    ).read_bytes()
+    assert not same(weights(runs / guidance), weights(runs / "none"))
+    watched = {"acnn": {"acnn_code"}, "srn": {"srn_reconstruction", "srn_code"}}[guidance]
+    assert {"dice", "shape", *watched} <= set(read_log(runs / guidance / LOG_FILE)[-1])
+    assert json.loads((runs / guidance / MODEL_FILE).read_text())["notes"]["guidance"] == guidance
+
+
+@pytest.mark.parametrize("guidance", ["acnn", "srn"])
+def test_autoencoder_leaves_its_model_and_how_well_it_reproduces(
+    cohort: Dataset, runs: Path, guidance: str
+) -> None:
+    description = json.loads((runs / guidance / "autoencoder" / MODEL_FILE).read_text())
+    assert (description["kind"], description["flavour"]) == ("autoencoder", guidance)
+    rows = description["quality"]
+    assert [row["structure"] for row in rows] == [item.name for item in cohort.structures]
+    assert all(0 <= row["dice"] <= 1 and row["cases"] == 4 for row in rows)
+    assert ("restored" in rows[0]) == (guidance == "srn")
+
+
+def test_kind_of_the_guide_decides_whatever_the_settings_say(
+    cohort: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    guide = sg.load_autoencoder(runs / "acnn" / "autoencoder")
+    sg.train_segmenter(
+        cohort, guide, run_dir=tmp_path / "run", settings=tiny("shape"), progress=False
+    )
+    assert same(weights(tmp_path / "run"), weights(runs / "acnn"))
+
+
+def test_branched_acnn_run_equals_the_one_trained_from_the_start(
+    cohort: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    sg.train_segmenter(
+        cohort,
+        sg.load_autoencoder(runs / "acnn" / "autoencoder"),
+        run_dir=tmp_path / "run",
+        settings=tiny("acnn"),
+        branch_from=runs / "none",
+        progress=False,
+    )
+    assert same(weights(tmp_path / "run"), weights(runs / "acnn"))
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, stage: Any, iteration: int) -> None:
+    """Let the training loop of a stage break off in an iteration."""
+    whole = stage.train_loop
+
+    def broken(state: Any, plan: Any, task: Any, **places: Any) -> None:
+        step = task.step
+
+        def stop(batch: Any, number: int) -> Any:
+            if number == iteration:
+                raise KilledError
+            return step(batch, number)
+
+        whole(state, plan, type(task)(**{**vars(task), "step": stop}), **places)
+
+    monkeypatch.setattr(stage, "train_loop", broken)
+
+
+@pytest.mark.parametrize("guidance", ["acnn", "srn"])
+def test_killed_and_resumed_guided_run_ends_with_the_same_bits(
+    cohort: Dataset, runs: Path, tmp_path: Path, guidance: str
+) -> None:
+    out, settings = tmp_path / "run", tiny(guidance)
+    for stage, iteration in ((autoencoder_stage, 3), (segmentation_stage, 5)):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, stage, iteration)
+            with pytest.raises(KilledError):
+                sg.train(cohort, out=out, settings=settings, progress=False)
+    sg.train(cohort, out=out, settings=settings, progress=False)
+    for name in ("model.safetensors", "average.safetensors", "autoencoder/model.safetensors"):
+        assert (out / name).read_bytes() == (runs / guidance / name).read_bytes()
+
+
+def test_run_with_other_guidance_is_refused(cohort: Dataset, runs: Path) -> None:
+    guide = sg.load_autoencoder(runs / "srn" / "autoencoder")
+    with pytest.raises(ConfigError, match=r'another run: settings\.guidance was "acnn", is "srn"'):
+        sg.train_segmenter(
+            cohort, guide, run_dir=runs / "acnn", settings=tiny("srn"), progress=False
+        )
+
+
+def test_guide_of_other_structures_is_refused(cohort: Dataset, runs: Path, tmp_path: Path) -> None:
+    renamed = cohort.with_structures(other=cohort.structures[0].label_ids)
+    with pytest.raises(ConfigError, match=r"acnn autoencoder was trained on.*same structures"):
+        sg.train_segmenter(
+            renamed,
+            sg.load_autoencoder(runs / "acnn" / "autoencoder"),
+            run_dir=tmp_path / "run",
+            settings=tiny("acnn"),
+            progress=False,
+        )
+
+
+def test_guide_of_another_working_shape_is_refused(
+    cohort: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    data = tiny("srn").data.changed(spatial_shape=(26, 26, 26))
+    with pytest.raises(ConfigError, match=r"srn autoencoder looks at .*24.*works in .*26"):
+        sg.train_segmenter(
+            cohort,
+            sg.load_autoencoder(runs / "srn" / "autoencoder"),
+            run_dir=tmp_path / "run",
+            settings=tiny("srn", data=data),
+            progress=False,
+        )
+
+
+def test_shape_network_beside_another_guidance_is_refused(cohort: Dataset, tmp_path: Path) -> None:
+    settings = tiny("shape")
+    quick = settings.shape.changed(iterations=2, channels=(4,), quality_pairs=4)
+    shape_network = sg.train_shape(
+        cohort, run_dir=tmp_path / "s", settings=settings.changed(shape=quick), progress=False
+    )
+    with pytest.raises(ConfigError, match="together with guidance 'srn'"):
+        sg.train(
+            cohort,
+            out=tmp_path / "r",
+            settings=tiny("srn"),
+            shape_network=shape_network,
+            progress=False,
+        )
+
+
+def test_autoencoder_is_trained_for_its_guidance_only(cohort: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'acnn' or 'srn', found 'shape'"):
+        sg.train_autoencoder(cohort, run_dir=tmp_path, settings=tiny("shape"), progress=False)
+
+
+def test_autoencoder_that_fails_is_warned_about(
+    cohort: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = tiny("acnn")
+    settings = settings.changed(autoencoder=settings.autoencoder.changed(iterations=1))
+    with caplog.at_level(logging.WARNING):
+        model = sg.train_autoencoder(cohort, run_dir=tmp_path, settings=settings, progress=False)
+    assert model.failed
+    assert any("FAILED" in record.message for record in caplog.records)
+
+
+def test_reproduction_of_a_perfect_autoencoder_is_one_and_of_an_absent_structure_a_failure() -> (
+    None
+):
+    classes = torch.zeros((6, 6, 6), dtype=torch.uint8)
+    classes[1:4, 1:4, 1:4] = 1
+    found = measure_reconstruction(
+        torch.nn.Identity(),
+        [classes],
+        ["horn", "lobe"],
+        flavour="srn",
+        held_out=True,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert (found[0].dice, found[0].cases) == (1.0, 1)
+    assert found[0].corrupted == found[0].restored
+    assert found[0].corrupted is not None
+    assert found[0].corrupted < 1.0
+    assert found[1].failed
+    assert found[1] == ReconstructionQuality("lobe", 0.0, None, None, 0, True)
+
+
+def test_disturbed_maps_are_probabilities_and_mostly_wrong() -> None:
+    classes = torch.zeros((12, 12, 12, 12), dtype=torch.uint8)
+    classes[:, 3:7, 3:8, 3:9], classes[:, 7:9, 3:8, 3:9] = 1, 2
+    reference = one_hot(classes, 3)
+    seen = disturbed(reference, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(seen.sum(1), torch.ones(()))
+    assert (seen >= 0).all()
+    changed = (seen.argmax(1) != classes).flatten(1).any(1).sum().item()
+    assert 6 <= changed <= 12
+    assert torch.equal(reference, one_hot(classes, 3))
+
+
+def test_background_is_what_structures_leave_and_overlaps_are_shared() -> None:
+    masks = torch.tensor([[0.2, 1.0, 0.0], [0.3, 1.0, 0.0]])[None, :, :, None, None]
+    wanted = torch.tensor([[0.5, 0.0, 1.0], [0.2, 0.5, 0.0], [0.3, 0.5, 0.0]])
+    assert torch.allclose(with_background(masks)[0, :, :, 0, 0], wanted)

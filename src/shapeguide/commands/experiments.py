@@ -21,6 +21,7 @@ from shapeguide.commands.arguments import (
 )
 from shapeguide.commands.terminal import complain, print_table, tell
 from shapeguide.errors import ConfigError
+from shapeguide.experiments.table1_design import OBJECTIVES, POSES, Table1Design
 from shapeguide.experiments.table2.design import (
     CORRUPTIONS,
     REGIMES,
@@ -84,9 +85,11 @@ class Table1(ExperimentOnCases):
     The objective, the pose and the seed of the settings are those of each cell of the table.
     """
 
-    objectives: tuple[str, ...] = ()
-    """Objectives to compare; all of them when not given."""
-    poses: tuple[str, ...] = ("grid", "canonical")
+    objectives: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(OBJECTIVES)}}} ...")] = (
+        OBJECTIVES
+    )
+    """Objectives to compare; the first has the schedule that the paper prints."""
+    poses: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(POSES)}}} ...")] = POSES
     """Poses to compare."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the trainings."""
@@ -95,11 +98,11 @@ class Table1(ExperimentOnCases):
 
     def run(self) -> int:
         """Train and measure every cell that is not finished, and print the table."""
-        from shapeguide.experiments.table1 import OBJECTIVES, Table1Design, table1
+        from shapeguide.experiments.table1 import table1
 
         train, test = self.read_cases()
         design = Table1Design(
-            objectives=self.objectives or OBJECTIVES,
+            objectives=self.objectives,
             poses=self.poses,
             seeds=self.seeds,
             pairs=self.pairs,

@@ -41,7 +41,7 @@ LIGHT = Theme(
     ink="#1d2733",
     faint="#6b7785",
     grid="#e3e8ee",
-    methods=("#2f7fc1", "#e0662a", "#3a9d6e", "#8b62b8"),
+    methods=("#2f7fc1", "#e0662a", "#3a9d6e", "#8b62b8", "#b8891f", "#c2497a", "#5d6b7a"),
     reference="#1d2733",
 )
 DARK = Theme(
@@ -50,7 +50,7 @@ DARK = Theme(
     ink="#e8edf3",
     faint="#93a0ae",
     grid="#2b3542",
-    methods=("#5eb1f0", "#ff8f52", "#5fce99", "#b99ae6"),
+    methods=("#5eb1f0", "#ff8f52", "#5fce99", "#b99ae6", "#e3b94e", "#f07fae", "#a3b1c2"),
     reference="#ffffff",
 )
 THEMES = (LIGHT, DARK)

@@ -1,0 +1,181 @@
+"""The results folder of table 1: where everything lies, whose it is, how long trainings took."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import shapeguide
+from shapeguide.data.dataset import Dataset
+from shapeguide.errors import CheckpointError, ConfigError
+from shapeguide.experiments.table1_design import Cell
+from shapeguide.files import write_json
+from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.training.checkpoint import CHECKPOINT_FILE
+from shapeguide.training.config import TrainSettings
+from shapeguide.training.run_folder import differences_in_words
+
+CLOCK_FILE = "seconds.json"
+CHOSEN_BY_CELL: Mapping[str, Any] = {
+    "machine": True,
+    "seed": True,
+    "guidance": True,
+    "shape": {"objective", "pose"},
+}
+"""Settings that may differ between two starts, or differ between the cells."""
+
+
+@dataclass(frozen=True)
+class Table1Files:
+    """Where everything of a table lies."""
+
+    folder: Path
+
+    @property
+    def identity(self) -> Path:
+        """Settings, cases and structures: which table this is."""
+        return self.folder / "table1.json"
+
+    @property
+    def cases(self) -> Path:
+        """Which cases have which structure."""
+        return self.folder / "cases.json"
+
+    def cell(self, cell: Cell) -> Path:
+        """Run folder of a cell."""
+        return self.folder / "cells" / cell.folder_name
+
+    def measured(self, cell: Cell) -> Path:
+        """What was measured of a cell; written last, so a cell that has it is finished."""
+        return self.cell(cell) / "measured.json"
+
+    def all_measured(self) -> list[Path]:
+        """The files `measured` of all finished cells."""
+        return sorted((self.folder / "cells").glob("*/measured.json"))
+
+    def cell_table(self, cell: Cell, name: str) -> Path:
+        """A table of a cell: `pairs`, `warps` or `errors`."""
+        return self.cell(cell) / f"{name}.csv"
+
+    def table(self, name: str) -> Path:
+        """A table over all cells: `table1`, `published`, `warps` or `errors`."""
+        return self.folder / f"{name}.csv"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of the pictures."""
+        return self.folder / "figures"
+
+
+def claim_results(
+    files: Table1Files, train: Dataset, test: Dataset, settings: TrainSettings, pairs: int
+) -> None:
+    """Make the results folder of a table, or take up the one that the same table left.
+
+    More objectives, poses, seeds and structures may be added to a table; settings and cases may
+    not change.
+
+    Raises:
+        ConfigError: If the folder holds something else, or a table of other settings or cases.
+        CheckpointError: If its description is damaged or it cannot be written.
+    """
+    structures = {item.name: list(item.label_ids) for item in train.structures}
+    identity = {
+        "dataset": _identity_of(train, test),
+        "settings": settings.model_dump(mode="json", exclude=dict(CHOSEN_BY_CELL)),
+        "pairs": pairs,
+        "structures": structures,
+    }
+    if files.identity.is_file():
+        was = read_object(files.identity)
+        # A structure that is new to the folder is no difference.
+        identity["structures"] = {**was.get("structures", {}), **structures}
+        was["structures"] = {**structures, **was.get("structures", {})}
+        differences = differences_in_words({name: was.get(name) for name in identity}, identity)
+        if differences:
+            raise ConfigError(
+                f"{files.folder} holds another table 1: {'; '.join(differences[:6])}; "
+                "choose another folder"
+            )
+    elif files.folder.exists() and (not files.folder.is_dir() or any(files.folder.iterdir())):
+        raise ConfigError(
+            f"{files.folder} holds something else than table 1; choose another folder"
+        )
+    try:
+        write_json(
+            files.identity, {**identity, "written_by": f"shapeguide {shapeguide.__version__}"}
+        )
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {files.folder}: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of the folder.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); restore it or use another folder"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is damaged: not an object; use another folder")
+    return content
+
+
+@contextmanager
+def training_clock(run_dir: Path) -> Iterator[None]:
+    """Add up the seconds of a training over all its starts; see `training_seconds`.
+
+    A start that was killed could not say when it ended: it counts up to its last checkpoint, for
+    what it did after that is done again.
+    """
+    seconds = training_seconds(run_dir)
+    path = run_dir / CLOCK_FILE
+    if (run_dir / MODEL_FILE).is_file():
+        write_json(path, {"seconds": seconds, "began": None})
+        yield
+        return
+    start = time.perf_counter()
+    write_json(path, {"seconds": seconds, "began": time.time()})
+    try:
+        yield
+    finally:
+        write_json(path, {"seconds": seconds + time.perf_counter() - start, "began": None})
+
+
+def training_seconds(run_dir: Path) -> float:
+    """Wall-clock seconds of the training in a run folder, reading its cases included."""
+    path = run_dir / CLOCK_FILE
+    if not path.is_file():
+        return 0.0
+    content = read_object(path)
+    seconds, began = float(content["seconds"]), content["began"]
+    saved = [run_dir / name for name in (CHECKPOINT_FILE, MODEL_FILE)]
+    ends = [file.stat().st_mtime for file in saved if file.is_file()]
+    if began is not None and ends:
+        seconds += max(0.0, max(ends) - float(began))
+    return seconds
+
+
+def _identity_of(train: Dataset, test: Dataset) -> dict[str, Any]:
+    sizes = hashlib.sha256()
+    for case in [*train, *test]:
+        for file in (case.image, case.label_map):
+            if file is not None:
+                sizes.update(f"{case.id} {file.name} {file.stat().st_size}\n".encode())
+    return {
+        "name": train.name,
+        "train": [case.id for case in train],
+        "test": [case.id for case in test],
+        "files": sizes.hexdigest(),
+    }

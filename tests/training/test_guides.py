@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import shapeguide as sg
+from shapeguide.cli import main
 from shapeguide.data.dataset import Dataset
+from shapeguide.data.preprocess import prepare_volume
 from shapeguide.errors import ConfigError
+from shapeguide.inference import prepared_probabilities
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training import autoencoder_stage, segmentation_stage
 from shapeguide.training.autoencoder_step import (
@@ -256,3 +261,75 @@ def test_background_is_what_structures_leave_and_overlaps_are_shared() -> None:
     masks = torch.tensor([[0.2, 1.0, 0.0], [0.3, 1.0, 0.0]])[None, :, :, None, None]
     wanted = torch.tensor([[0.5, 0.0, 1.0], [0.2, 0.5, 0.0], [0.3, 0.5, 0.0]])
     assert torch.allclose(with_background(masks)[0, :, :, 0, 0], wanted)
+
+
+def test_restored_prediction_is_the_argmax_of_the_restored_probabilities(
+    cohort: Dataset, runs: Path
+) -> None:
+    segmenter = sg.load_segmenter(runs / "srn", device="cpu")
+    autoencoder = sg.load_autoencoder(runs / "srn" / "autoencoder")
+    volume = cohort[0].read_volume()
+    prepared = prepare_volume(volume, segmenter.space)
+    restored = sg.reconstruct(autoencoder, prepared_probabilities(segmenter, prepared.data))
+    labels = sg.predict(segmenter, volume, autoencoder=autoencoder)
+    # The cohort lies on the working grid already: nothing is resampled.
+    assert np.array_equal(labels.class_indices(), restored.argmax(0))
+    assert not np.array_equal(labels.data, sg.predict(segmenter, volume).data)
+
+
+def test_predictions_are_restored_by_the_autoencoder_of_the_run_or_of_another(
+    cohort: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    scan, autoencoder = cohort[0], sg.load_autoencoder(runs / "srn" / "autoencoder")
+    options = {
+        "srn": sg.PredictionOptions(reconstruct=True),
+        "none": sg.PredictionOptions(autoencoder=runs / "srn"),
+    }
+    for run, chosen in options.items():
+        report = sg.predict_files(
+            runs / run, [scan], out_dir=tmp_path / run, options=chosen, device="cpu", progress=False
+        )
+        segmenter = sg.load_segmenter(runs / run, device="cpu")
+        wanted = sg.predict(segmenter, scan.read_volume(), autoencoder=autoencoder)
+        found = sg.read_label_map(report.written[0], structures=segmenter.structures)
+        assert np.array_equal(found.data, wanted.data)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [("none", "no folder 'autoencoder'"), ("acnn", r"only an autoencoder of 'srn'.*found 'acnn'")],
+)
+def test_run_without_an_srn_autoencoder_restores_nothing(
+    cohort: Dataset, runs: Path, tmp_path: Path, run: str, message: str
+) -> None:
+    options = sg.PredictionOptions(reconstruct=True)
+    with pytest.raises(ConfigError, match=message):
+        sg.predict_files(runs / run, [cohort[0]], out_dir=tmp_path, options=options, progress=False)
+    assert not list(tmp_path.iterdir())
+    segmenter = sg.load_segmenter(runs / run, device="cpu")
+    with pytest.raises(ConfigError, match="give the run folder"):
+        sg.predict_files(segmenter, [cohort[0]], out_dir=tmp_path, options=options, progress=False)
+
+
+def test_autoencoder_of_other_structures_restores_nothing(cohort: Dataset, runs: Path) -> None:
+    segmenter = sg.load_segmenter(runs / "none", device="cpu")
+    other = replace(segmenter, structures=(sg.Structure("other", (9,)),))
+    with pytest.raises(ConfigError, match="train both on the same"):
+        sg.predict(
+            other,
+            cohort[0].read_volume(),
+            autoencoder=sg.load_autoencoder(runs / "srn" / "autoencoder"),
+        )
+
+
+def test_command_line_restores_predictions_and_takes_the_average(
+    cohort: Dataset, runs: Path, tmp_path: Path
+) -> None:
+    scan = str(cohort[0].image)
+    words = ["--device", "cpu", "--reconstruct", "--weights", "average"]
+    assert main(["predict", str(runs / "srn"), scan, "--out", str(tmp_path), *words]) == 0
+    segmenter = sg.load_segmenter(runs / "srn", weights="average", device="cpu")
+    autoencoder = sg.load_autoencoder(runs / "srn" / "autoencoder")
+    wanted = sg.predict(segmenter, cohort[0].read_volume(), autoencoder=autoencoder)
+    found = sg.read_label_map(tmp_path / f"{cohort[0].id}.nii.gz", structures=segmenter.structures)
+    assert np.array_equal(found.data, wanted.data)

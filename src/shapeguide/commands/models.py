@@ -32,7 +32,7 @@ SPLIT_FILE = "split.json"
 
 @dataclass(frozen=True, kw_only=True)
 class _Train:
-    """Train a shape network and a segmenter; the same command resumes a run that was stopped."""
+    """Train what guides and a segmenter; the same command resumes a run that was stopped."""
 
     dataset: Positional[Path]
     """A dataset.json, or a folder in a known layout."""
@@ -54,7 +54,8 @@ class _Train:
         )
 
     def run(self) -> int:
-        """Train both stages, and note in the run folder which cases were kept for testing."""
+        """Train all stages, and note in the run folder which cases were kept for testing."""
+        from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
         from shapeguide.training.run_folder import clear_run_folder
         from shapeguide.training.train import SHAPE_FOLDER
 
@@ -68,6 +69,7 @@ class _Train:
             guide = guide / SHAPE_FOLDER
         if self.overwrite:
             clear_run_folder(self.out / SHAPE_FOLDER)
+            clear_run_folder(self.out / AUTOENCODER_FOLDER)
             clear_run_folder(self.out)
         sg.train(
             train,
@@ -106,6 +108,10 @@ class Predict:
     """Keep only the largest connected component of each structure."""
     probabilities: bool = False
     """Also write the probability of each structure."""
+    reconstruct: bool = False
+    """Restore predictions by the SRN autoencoder of the run."""
+    autoencoder: OptionalPath = None
+    """A run whose SRN autoencoder restores them instead."""
     weights: Literal["last", "best", "average"] = "last"
     """Those after the last iteration, with the best validation score, or averaged."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -123,6 +129,8 @@ class Predict:
             options=PredictionOptions(
                 largest_component=self.largest_component,
                 probabilities=self.probabilities,
+                reconstruct=self.reconstruct,
+                autoencoder=self.autoencoder,
                 overwrite=self.overwrite,
                 orientation=self.cases.orientation,
             ),

@@ -1,17 +1,12 @@
-"""Prediction on exactly the grid of the input: one volume, or many files."""
+"""Prediction of many scan files into a folder."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from shapeguide.data.case import Case
 from shapeguide.data.nifti import (
@@ -22,13 +17,16 @@ from shapeguide.data.nifti import (
     write_label_map,
     write_volume,
 )
-from shapeguide.data.preprocess import prepare_volume
-from shapeguide.errors import DataError, ShapeguideError
+from shapeguide.errors import ConfigError, DataError, ShapeguideError
 from shapeguide.files import written_whole
-from shapeguide.geometry.resample import resample_channels
-from shapeguide.geometry.volume import LabelMap, Structure, Volume
-from shapeguide.machine import autocast, choose_precision
+from shapeguide.geometry.volume import LabelMap, Volume
+from shapeguide.inference.volumes import check_fits, label_map_from, predict_probabilities
 from shapeguide.metrics.components import keep_largest_component, structure_volumes_mm3
+from shapeguide.models.autoencoder_model import (
+    AUTOENCODER_FOLDER,
+    AutoencoderModel,
+    load_autoencoder,
+)
 from shapeguide.models.model_files import WeightsName
 from shapeguide.models.segmenter import Segmenter, load_segmenter
 from shapeguide.training.log import ProgressBar
@@ -37,81 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VOLUMES_FILE = "volumes.csv"
-WINDOW_OVERLAP = 0.25
 
 logger = logging.getLogger(__name__)
-
-
-def predict(segmenter: Segmenter, volume: Volume, *, largest_component: bool = False) -> LabelMap:
-    """Segment a volume, on exactly its grid.
-
-    Each structure is written with the first of its label ids.
-
-    Args:
-        segmenter: A trained segmenter.
-        volume: Of any orientation and spacing.
-        largest_component: Keep only the largest connected component of each structure.
-
-    Raises:
-        DataError: If the volume cannot be normalised, for instance because it is constant.
-    """
-    labels = label_map_from(predict_probabilities(segmenter, volume), segmenter.structures, volume)
-    return keep_largest_component(labels) if largest_component else labels
-
-
-def predict_probabilities(segmenter: Segmenter, volume: Volume) -> NDArray[np.float32]:
-    """Class probabilities on the grid of the volume.
-
-    Returns:
-        Shape (1 + structures, I, J, K), background first, float32.
-    """
-    prepared = prepare_volume(volume, segmenter.space)
-    probabilities = prepared_probabilities(segmenter, prepared.data)
-    return resample_channels(probabilities, prepared.grid, volume.grid)
-
-
-@torch.inference_mode()
-def prepared_probabilities(segmenter: Segmenter, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Class probabilities of an image from `prepare_volume`, in the working space.
-
-    Args:
-        segmenter: A trained segmenter.
-        image: Normalised intensities in the segmenter's spacing, shape (I, J, K).
-
-    Returns:
-        Shape (1 + structures, I, J, K), background first, float32.
-    """
-    device = segmenter.device
-    images = torch.from_numpy(np.ascontiguousarray(image)).to(device)[None, None]
-    window = segmenter.space.spatial_shape
-
-    def network(windows: Tensor) -> Tensor:
-        with autocast(device, choose_precision("auto", device)):
-            logits: Tensor = segmenter.network(windows)
-        return logits.float().softmax(dim=1)
-
-    if images.shape[2:] == window:
-        probabilities = network(images)
-    else:
-        probabilities = _slide(network, images, window)
-    found: NDArray[np.float32] = probabilities[0].cpu().numpy()
-    return found
-
-
-def label_map_from(
-    probabilities: NDArray[np.float32], structures: tuple[Structure, ...], volume: Volume
-) -> LabelMap:
-    """The most probable class of each voxel as a label map with the placement of the volume.
-
-    Args:
-        probabilities: Shape (1 + structures, I, J, K), background first.
-        structures: In the order of the channels.
-        volume: The input, whose grid and header placement the label map takes.
-    """
-    written = np.array([0, *(structure.label_ids[0] for structure in structures)])
-    smallest = np.min_scalar_type(int(written.max()))
-    data = written.astype(smallest)[probabilities.argmax(axis=0)]
-    return LabelMap(data, volume.grid, structures, volume.placement)
 
 
 @dataclass(frozen=True)
@@ -149,6 +74,10 @@ class PredictionOptions:
     """Also write the probability of each structure, as `CASE_STRUCTURE_probability.nii.gz`."""
     overwrite: bool = False
     """Segment scans again whose label map is there already."""
+    reconstruct: bool = False
+    """Restore predictions by the SRN autoencoder of the run."""
+    autoencoder: str | Path | None = None
+    """Run folder, or its `autoencoder` folder, whose SRN autoencoder restores instead."""
     orientation: str | None = None
     """Directions of the voxel axes such as "RAS", for scan files that state none."""
 
@@ -180,11 +109,13 @@ def predict_files(
     Raises:
         DataError: If there are no scans, or two would be written to the same file.
         CheckpointError: If the run is not finished or damaged.
+        ConfigError: If predictions are to be restored and the run has no fitting SRN autoencoder.
     """
     options = options or PredictionOptions()
     segmenter = (
         run if isinstance(run, Segmenter) else load_segmenter(run, weights=weights, device=device)
     )
+    autoencoder = _autoencoder(run, segmenter, options)
     folder = Path(out_dir)
     cases = [case for given in scans for case in _cases_of(given, options.orientation)]
     targets = _targets(cases, folder)
@@ -197,7 +128,7 @@ def predict_files(
                     labels = read_label_map(target, structures=segmenter.structures)
                     kept.append(target)
                 else:
-                    labels = _predict_file(segmenter, case, target, options)
+                    labels = _predict_file((segmenter, autoencoder), case, target, options)
                     written.append(target)
                 volumes[case_id_of(target)] = structure_volumes_mm3(labels)
             except (ShapeguideError, OSError, MemoryError) as error:
@@ -208,11 +139,40 @@ def predict_files(
     return PredictionReport(tuple(written), tuple(kept), tuple(failed), table)
 
 
+def _autoencoder(
+    run: str | Path | Segmenter, segmenter: Segmenter, options: PredictionOptions
+) -> AutoencoderModel | None:
+    """The autoencoder that the options ask for, on the device of the segmenter."""
+    if not options.reconstruct and options.autoencoder is None:
+        return None
+    if options.autoencoder is None and isinstance(run, Segmenter):
+        raise ConfigError(
+            "predictions are restored by the autoencoder of a run: give the run folder instead of "
+            "a loaded segmenter, or name the autoencoder's folder in the options"
+        )
+    source = run if options.autoencoder is None else options.autoencoder
+    folder = Path(str(source))
+    if (folder / AUTOENCODER_FOLDER).is_dir():
+        folder = folder / AUTOENCODER_FOLDER
+    elif options.autoencoder is None:
+        raise ConfigError(
+            f"{folder} has no folder {AUTOENCODER_FOLDER!r}: it was not guided by 'srn'; name "
+            "another run whose SRN autoencoder restores its predictions"
+        )
+    model = load_autoencoder(folder)
+    check_fits(model, segmenter)
+    return replace(model, network=model.network.to(segmenter.device))
+
+
 def _predict_file(
-    segmenter: Segmenter, case: Case, target: Path, options: PredictionOptions
+    models: tuple[Segmenter, AutoencoderModel | None],
+    case: Case,
+    target: Path,
+    options: PredictionOptions,
 ) -> LabelMap:
+    segmenter, autoencoder = models
     volume = read_volume(case.image, orientation=case.orientation)
-    probabilities = predict_probabilities(segmenter, volume)
+    probabilities = predict_probabilities(segmenter, volume, autoencoder=autoencoder)
     if options.probabilities:
         for index, structure in enumerate(segmenter.structures, start=1):
             name = f"{case_id_of(target)}_{structure.name}_probability.nii.gz"
@@ -271,14 +231,3 @@ def _write_volumes(volumes: dict[str, dict[str, float]], path: Path) -> pd.DataF
     with written_whole(path) as temporary:
         table.to_csv(temporary, index=False)
     return table
-
-
-def _slide(network: object, images: Tensor, window: tuple[int, int, int]) -> Tensor:
-    from monai.inferers import sliding_window_inference
-
-    found = sliding_window_inference(
-        images, window, 1, network, overlap=WINDOW_OVERLAP, mode="gaussian"
-    )
-    if not isinstance(found, Tensor):
-        raise TypeError(f"the network gave {type(found)}, expected one tensor of logits")
-    return found

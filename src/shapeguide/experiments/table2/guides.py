@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shapeguide.errors import ConfigError
 from shapeguide.experiments.table2.design import ALL, Cell
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import stopwatch
 from shapeguide.experiments.table2.regimes import training_cases
 from shapeguide.experiments.table2.systems import SRN, SYSTEMS, System
+from shapeguide.machine import choose_device
+from shapeguide.models.autoencoder_model import AutoencoderModel, reconstruct
 from shapeguide.models.model_files import MODEL_FILE
-from shapeguide.models.shape_model import ShapeModel
+from shapeguide.training.autoencoder_stage import train_autoencoder
+from shapeguide.training.guides import Guide
 from shapeguide.training.shape_stage import train_shape
 
 Reconstruct: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -69,16 +74,26 @@ def train_guide(experiment: Experiment, key: GuideKey) -> None:
         load_guide(experiment, key)
 
 
-def load_guide(experiment: Experiment, key: GuideKey) -> ShapeModel:
+def load_guide(experiment: Experiment, key: GuideKey) -> Guide:
     """A trained guide; one that is not there is trained first."""
     cases = training_cases(experiment.train, key.regime, key.seed)
     settings = key.system.guide_settings(experiment.settings, key.seed)
-    return train_shape(cases, run_dir=_run(experiment, key), settings=settings, progress=False)
+    train = train_shape if key.system.guidance == "shape" else train_autoencoder
+    return train(cases, run_dir=_run(experiment, key), settings=settings, progress=False)
 
 
 def reconstruction(experiment: Experiment, key: GuideKey) -> Reconstruct:
-    """How SRN's autoencoder cleans a prediction."""
-    raise NotImplementedError
+    """How SRN's autoencoder restores a prediction.
+
+    Raises:
+        ConfigError: If the guide is not one of SRN.
+    """
+    model = load_guide(experiment, key)
+    if not isinstance(model, AutoencoderModel):
+        raise ConfigError(f"{key.text} restores no prediction; name a guide of SRN")
+    device = choose_device(experiment.settings.machine.device)
+    model.network.to(device)
+    return partial(reconstruct, model)
 
 
 def _run(experiment: Experiment, key: GuideKey) -> Path:

@@ -12,12 +12,11 @@ from shapeguide.errors import ConfigError, DataError
 from shapeguide.experiments.table2.design import Table2Design
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import ResultFiles, claim_folder, write_identity
+from shapeguide.models.segmenter import SEGMENTERS, divisor_of
 from shapeguide.training.config import TrainSettings
 
 logger = logging.getLogger(__name__)
 
-DIVISOR = 16
-"""What the networks of all systems can halve: V-Net does so four times."""
 CHOSEN_BY_CELL = ("seed", "guidance", "machine")
 
 
@@ -71,7 +70,8 @@ def _in_one_space(train: Dataset, settings: TrainSettings) -> TrainSettings:
         spatial_shape=data.spatial_shape,
         centre=data.centre,
         normalisation=data.normalisation,
-        divisor=max(DIVISOR, 2 ** (len(settings.segmentation.channels) - 1)),
+        # What every network of the table can halve, whichever of them are compared.
+        divisor=max(divisor_of(name, settings.segmentation.channels) for name in SEGMENTERS),
     )
     shared = data.changed(spacing_mm=space.spacing_mm, spatial_shape=space.spatial_shape)
     return settings.changed(data=shared)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from shapeguide.errors import ConfigError
 from shapeguide.experiments.table2.design import Cell
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import claim_cell, stopwatch
 from shapeguide.experiments.table2.guides import guide_key, load_guide
 from shapeguide.experiments.table2.systems import PLAIN, SYSTEMS
 from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.training.config import TrainSettings
+from shapeguide.training.guides import Guide, guided_by
 from shapeguide.training.segmentation_stage import train_segmenter
 
 
@@ -31,11 +34,24 @@ def train_cell(experiment: Experiment, cell: Cell) -> None:
     claim_cell(files, cell)
     with stopwatch(files.cell(cell), "train"):
         key = guide_key(cell)
+        guide = None if key is None else load_guide(experiment, key)
+        settings = cell.system.settings(experiment.settings, cell.seed)
+        _check_guidance(cell, guide, settings)
         train_segmenter(
             experiment.cases(cell),
-            None if key is None else load_guide(experiment, key),
+            guide,
             run_dir=files.run(cell),
-            settings=cell.system.settings(experiment.settings, cell.seed),
+            settings=settings,
             branch_from=files.run(plain_of(cell)) if cell.system.branches else None,
             progress=False,
+        )
+
+
+def _check_guidance(cell: Cell, guide: Guide | None, settings: TrainSettings) -> None:
+    """A row of the table never says more than what was trained."""
+    found = guided_by(guide, settings).guidance
+    if found != cell.system.guidance:
+        raise ConfigError(
+            f"{cell.name}: would be trained with guidance {found!r}, expected "
+            f"{cell.system.guidance!r}; leave this system out"
         )

@@ -27,9 +27,13 @@ from shapeguide.training.autoencoder_step import (
     with_background,
 )
 from shapeguide.training.config import TrainSettings, preset
+from shapeguide.training.guides import WITHOUT_MODEL
 from shapeguide.training.log import LOG_FILE, read_log
 from shapeguide.training.run_folder import BRANCH_FILE
 from shapeguide.training.segmentation_batches import one_hot
+from shapeguide.training.segmentation_step import SegmentationStep
+
+GUIDANCES = ("none", "acnn", "srn", "boundary", "hausdorff")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def tiny(guidance: str, **changes: Any) -> TrainSettings:
 def runs(cohort: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder for each guidance, by its name."""
     folder = tmp_path_factory.mktemp("runs")
-    for guidance in ("none", "acnn", "srn"):
+    for guidance in GUIDANCES:
         sg.train(cohort, out=folder / guidance, settings=tiny(guidance), progress=False)
     return folder
 
@@ -73,7 +77,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("guidance", ["acnn", "srn"])
+@pytest.mark.parametrize("guidance", GUIDANCES[1:])
 def test_guidance_sets_in_after_the_dice_iterations_and_is_logged(
     runs: Path, guidance: str
 ) -> None:
@@ -81,8 +85,10 @@ def test_guidance_sets_in_after_the_dice_iterations_and_is_logged(
         runs / "none" / BRANCH_FILE
     ).read_bytes()
     assert not same(weights(runs / guidance), weights(runs / "none"))
-    watched = {"acnn": {"acnn_code"}, "srn": {"srn_reconstruction", "srn_code"}}[guidance]
-    assert {"dice", "shape", *watched} <= set(read_log(runs / guidance / LOG_FILE)[-1])
+    watched = {"acnn": {"acnn_code"}, "srn": {"srn_reconstruction", "srn_code"}}
+    assert {"dice", "shape", *watched.get(guidance, {guidance})} <= set(
+        read_log(runs / guidance / LOG_FILE)[-1]
+    )
     assert json.loads((runs / guidance / MODEL_FILE).read_text())["notes"]["guidance"] == guidance
 
 
@@ -333,3 +339,55 @@ def test_command_line_restores_predictions_and_takes_the_average(
     wanted = sg.predict(segmenter, cohort[0].read_volume(), autoencoder=autoencoder)
     found = sg.read_label_map(tmp_path / f"{cohort[0].id}.nii.gz", structures=segmenter.structures)
     assert np.array_equal(found.data, wanted.data)
+
+
+def step_of(guidance: str, **changes: Any) -> SegmentationStep:
+    settings = tiny(guidance)
+    settings = settings.changed(
+        shape_loss=settings.shape_loss.changed(ramp_iterations=4, **changes),
+        segmentation=settings.segmentation.changed(dice_iterations=10),
+    )
+    guide = WITHOUT_MODEL.get(guidance)
+    loss = guide(spacing_mm=(1.0, 1.0, 1.0)) if guide else None
+    return SegmentationStep(torch.nn.Identity(), (1.0, 1.0, 1.0), settings, loss)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "full"),
+    [("shape", 0.4), ("acnn", 0.02), ("srn", 1.0), ("boundary", 0.5), ("hausdorff", 0.6)],
+)
+def test_each_guide_has_its_weight_and_all_the_same_ramp(guidance: str, full: float) -> None:
+    weights = {
+        "alpha": 0.4,
+        "acnn_weight": 0.02,
+        "boundary_weight": 0.5,
+        "hausdorff_weight": 0.6,
+    }
+    step = step_of(guidance, **weights)
+    assert step.weight(10) == pytest.approx(full / 4)
+    assert step.weight(13) == step.weight(99) == full
+    assert step_of(guidance, balance="gradient", **weights).weight(99) == 0.4
+
+
+def test_balanced_guide_has_alpha_times_the_gradient_of_dice_and_cross_entropy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((2, 2, 6, 6, 6), generator=generator, requires_grad=True)
+    classes = (torch.rand((2, 6, 6, 6), generator=generator) > 0.7).to(torch.uint8)
+    gradients = {}
+    for iteration in (9, 99):
+        terms = step_of("hausdorff", balance="gradient", alpha=0.25).terms(
+            logits, classes, iteration
+        )
+        (gradients[iteration],) = torch.autograd.grad(terms.total, logits)
+    added = gradients[99] - gradients[9]
+    assert added.norm().item() == pytest.approx(0.25 * gradients[9].norm().item(), rel=1e-4)
+    assert {"hausdorff", "guidance_scale", "shape"} <= set(terms.watched())
+
+
+def test_balanced_guide_trains_to_the_end(cohort: Dataset, runs: Path, tmp_path: Path) -> None:
+    settings = tiny("srn")
+    settings = settings.changed(shape_loss=settings.shape_loss.changed(balance="gradient"))
+    guide = sg.load_autoencoder(runs / "srn" / "autoencoder")
+    sg.train_segmenter(cohort, guide, run_dir=tmp_path, settings=settings, progress=False)
+    assert read_log(tmp_path / LOG_FILE)[-1]["guidance_scale"] > 0
+    assert not same(weights(tmp_path), weights(runs / "srn"))

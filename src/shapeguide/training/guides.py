@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TypeAlias
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
-from shapeguide.losses import AcnnLoss, AutoencoderLoss, GuideLoss, ShapeLoss, SrnLoss
+from shapeguide.losses import (
+    AcnnLoss,
+    AutoencoderLoss,
+    BoundaryLoss,
+    GuideLoss,
+    HausdorffLoss,
+    ShapeLoss,
+    SrnLoss,
+)
 from shapeguide.models.autoencoder_model import AutoencoderModel
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.training.config import TrainSettings
@@ -18,24 +27,35 @@ logger = logging.getLogger(__name__)
 
 Guide: TypeAlias = ShapeModel | AutoencoderModel
 """What is trained first and then guides."""
+WITHOUT_MODEL: dict[str, Callable[..., GuideLoss]] = {
+    "boundary": BoundaryLoss,
+    "hausdorff": HausdorffLoss,
+}
+"""Guidance that needs no trained model; each takes the spacing."""
 
 
 def guided_by(guide: Guide | None, settings: TrainSettings) -> TrainSettings:
-    """Settings whose guidance is the kind of the guide that is given; `none` without one."""
-    kind = "none" if guide is None else _kind(guide)
-    return settings.changed(guidance=kind)
+    """Settings whose guidance is what will guide.
+
+    That is the kind of the guide that is given, whatever the settings say; without one it is theirs
+    when it needs no model, else `none`.
+    """
+    if guide is not None:
+        return settings.changed(guidance=_kind(guide))
+    return settings if settings.guidance in WITHOUT_MODEL else settings.changed(guidance="none")
 
 
 def guide_loss(
     guide: Guide | None, dataset: Dataset, preparation: Preparation, settings: TrainSettings
 ) -> GuideLoss | None:
-    """The loss that guides, or None.
+    """The loss that guides in the settings of `guided_by`, or None.
 
     Raises:
         ConfigError: If the guide has other structures, another space, or is collapsed.
     """
     if guide is None:
-        return None
+        loss = WITHOUT_MODEL.get(settings.guidance)
+        return None if loss is None else loss(spacing_mm=preparation.space.spacing_mm)
     if guide.structures != dataset.structures:
         name = "shape network" if isinstance(guide, ShapeModel) else f"{_kind(guide)} autoencoder"
         raise ConfigError(

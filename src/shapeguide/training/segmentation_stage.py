@@ -58,7 +58,8 @@ def train_segmenter(
     Args:
         dataset: Cases with label maps and structures.
         guide: A trained shape network or autoencoder of the same structures; its kind decides the
-            guidance, whatever the settings say. None for the plain baseline.
+            guidance, whatever the settings say. None guides by the boundary or the Hausdorff
+            loss where the settings ask for it, and otherwise gives the plain baseline.
         run_dir: Folder for settings, log, checkpoint and model.
         settings: Settings, or the name of a preset.
         branch_from: Run folder of the same data and settings, guidance apart, whose Dice iterations

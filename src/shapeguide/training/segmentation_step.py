@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shapeguide.data.preprocess import PreparedCases
-from shapeguide.losses import GuideLoss, LossTerms, cross_entropy_loss, dice_loss
+from shapeguide.losses import GuideLoss, LossTerms, balanced, cross_entropy_loss, dice_loss
 from shapeguide.training.config import TrainSettings
 from shapeguide.training.loop import generator_for
 from shapeguide.training.segmentation_batches import (
@@ -59,17 +59,29 @@ class SegmentationStep:
             cross_entropy = chosen.cross_entropy_weight * cross_entropy_loss(logits, classes)
         if self.guide is None or iteration < chosen.dice_iterations:
             return LossTerms(dice, cross_entropy)
-        found = self.guide.guide(probabilities, reference)
-        return LossTerms(
-            dice, cross_entropy, shape=self.weight(iteration) * found.loss, figures=found.figures
-        )
+        found, weight = self.guide.guide(probabilities, reference), self.weight(iteration)
+        if self.settings.shape_loss.balance == "none":
+            return LossTerms(dice, cross_entropy, weight * found.loss, found.figures)
+        base = LossTerms(dice, cross_entropy).total
+        term, scale = balanced(base, found.loss, logits, share=weight)
+        return LossTerms(dice, cross_entropy, term, {**found.figures, "guidance_scale": scale})
 
     def weight(self, iteration: int) -> float:
-        """Weight of the guide in an iteration: a ramp, if there is one, then its full weight."""
+        """Weight of the guide in an iteration: a ramp, if there is one, then its full weight.
+
+        With balanced gradients it is alpha for every guide.
+        """
         guidance = self.settings.shape_loss
         done = iteration + 1 - self.settings.segmentation.dice_iterations
         ramp = min(1.0, done / guidance.ramp_iterations) if guidance.ramp_iterations else 1.0
-        full = {"acnn": guidance.acnn_weight, "srn": 1.0}  # SRN's two weights are in its loss
+        full = {
+            "acnn": guidance.acnn_weight,
+            "srn": 1.0,  # its two weights are in its loss
+            "boundary": guidance.boundary_weight,
+            "hausdorff": guidance.hausdorff_weight,
+        }
+        if guidance.balance == "gradient":
+            return guidance.alpha * ramp
         return full.get(self.settings.guidance, guidance.alpha) * ramp
 
 

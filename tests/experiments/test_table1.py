@@ -16,6 +16,7 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.experiments import table1_cell
 from shapeguide.experiments.table1 import Table1Result, table1
+from shapeguide.experiments.table1_cell import Measured
 from shapeguide.experiments.table1_design import AS_PRINTED, Cell, Table1Design
 from shapeguide.experiments.table1_folder import CLOCK_FILE, training_clock, training_seconds
 from shapeguide.experiments.table1_tables import published_of, text_rows
@@ -86,6 +87,10 @@ def test_the_figures_of_the_table_follow_from_its_pairs(finished: Path) -> None:
     row = table.loc["surface"]
     assert row["same"] == pytest.approx(pairs["same"].mean(), rel=1e-4)
     assert row["ratio"] == pytest.approx(pairs["different"].mean() / pairs["same"].mean(), rel=1e-4)
+    intervals = pd.read_csv(finished / "table1_intervals.csv").set_index("objective").loc["surface"]
+    for name in ("ratio", "auc", "rank1"):
+        assert intervals[f"{name}_low"] <= row[name] + 1e-4
+        assert row[name] <= intervals[f"{name}_high"] + 1e-4
     closer = [s < d for s in pairs["same"] for d in pairs["different"]]
     assert row["auc"] == pytest.approx(np.mean(closer), abs=1e-4)
 
@@ -255,12 +260,13 @@ def test_published_figures_need_the_organ_and_the_side() -> None:
 
 
 def test_published_figures_stand_above_the_cells_of_their_structure() -> None:
-    measured = table1_cell.Measured(0.1, 0.2, 2.0, 0.9, 0.5, 0.1, 3.2, 5, 4, 0, 1)
+    figures = dict.fromkeys(Measured.__dataclass_fields__, 0.5)
+    counts = {"train_cases": 5, "test_cases": 4, "train_lacking": 0, "test_lacking": 1}
+    measured = Measured(**{**figures, **counts})  # type: ignore[arg-type]
     rows = text_rows({Cell("caudate left", "surface", "grid", 0): measured})
     assert rows[1] == ("caudate left", "published", "grid", "0.120", "0.316", "2.63", *[""] * 6)
-    assert rows[2][3:] == (
-        "0.1", "0.2", "2.00", "0.900", "0.500", "0.1", "3", "5", "4 (1 lack it)",
-    )  # fmt: skip
+    assert rows[2][5] == "0.50 [0.50, 0.50]"
+    assert rows[2][-2:] == ("5", "4 (1 lack it)")
     assert len({len(row) for row in rows}) == 1
 
 

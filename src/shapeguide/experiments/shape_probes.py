@@ -57,41 +57,6 @@ def probe_warps() -> Iterator[ProbeWarp]:
 
 
 @torch.no_grad()
-def rank1(
-    network: ShapeNetwork, bank: MaskBank, *, queries: int, generator: torch.Generator
-) -> float:
-    """How often the nearest of all cases, each under another warp, is the same case.
-
-    Args:
-        network: A trained network of one structure.
-        bank: Masks of held-out cases that have it, at least two.
-        queries: Searches at least; every case searches equally often, each time under new warps.
-        generator: Source of all randomness, on the CPU.
-
-    Returns:
-        Share in [0, 1]; chance is 1 over the number of cases. A case at equal distance to another
-        counts as not found, so a constant network finds none.
-    """
-    found = []
-    for _ in range(ceil(queries / len(bank.masks))):
-        gallery, queried = (
-            torch.cat(
-                [
-                    network(bank.warped(part, generator=generator), spacing_mm=bank.spacing_mm)
-                    for part in bank.masks.split(AT_ONCE)
-                ]
-            )
-            for _ in range(2)
-        )
-        # Row by row: all pairs at once would be large at whole-volume size.
-        distances = torch.stack([signature_distance(gallery, one[None])[:, 0] for one in queried])
-        own = distances.diagonal().clone()
-        distances.fill_diagonal_(torch.inf)
-        found.append(own < distances.amin(1))
-    return float(torch.cat(found).double().mean())
-
-
-@torch.no_grad()
 def warp_probe(network: ShapeNetwork, bank: MaskBank, *, unit: float) -> pd.DataFrame:
     """Distance between each mask and its warped copy.
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
-import torch
 
 from shapeguide.errors import CheckpointError
-from shapeguide.experiments.shape_probes import error_probe, rank1, warp_probe
+from shapeguide.experiments.shape_probes import error_probe, warp_probe
 from shapeguide.experiments.table1_cases import HeldOutMasks, StructureCases
 from shapeguide.experiments.table1_design import Cell
 from shapeguide.experiments.table1_folder import (
@@ -18,13 +17,13 @@ from shapeguide.experiments.table1_folder import (
     training_clock,
     training_seconds,
 )
+from shapeguide.experiments.table1_separation import measure_separation
 from shapeguide.files import write_json, written_whole
 from shapeguide.machine import choose_device
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.training.config import TrainSettings
 from shapeguide.training.loop import generator_for
 from shapeguide.training.objectives import MaskBank
-from shapeguide.training.shape_quality import measure_quality, pair_distances
 from shapeguide.training.shape_stage import train_shape
 
 MEASURING = 101
@@ -40,8 +39,15 @@ class Measured:
     different: float
     """Mean raw distance of affine pairs of two held-out cases."""
     ratio: float
+    ratio_low: float
+    """Low end of the 95 % bootstrap interval that resamples cases; so below."""
+    ratio_high: float
     auc: float
+    auc_low: float
+    auc_high: float
     rank1: float
+    rank1_low: float
+    rank1_high: float
     signature_std: float
     """Standard deviation of signatures between cases, over their mean size."""
     seconds: float
@@ -132,22 +138,24 @@ def _separation(
     model: ShapeModel, bank: MaskBank, cell: Cell, files: Table1Files, pairs: int
 ) -> dict[str, float]:
     """How well distances tell held-out people apart; the pairs are kept for the figure."""
-
-    def generator() -> torch.Generator:
-        return generator_for(cell.seed, MEASURING)
-
-    network = model.network
-    [drawn] = pair_distances(network, bank, pairs=pairs, generator=generator())
-    [quality] = measure_quality(network, bank, pairs=pairs, generator=generator(), held_out=True)
-    columns = {"same": drawn.same.cpu().numpy(), "different": drawn.different.cpu().numpy()}
+    found = measure_separation(
+        model.network, bank, pairs=pairs, generator=generator_for(cell.seed, MEASURING)
+    )
+    columns = {"case": found.cases, "same": found.same, "different": found.different}
     _write(pd.DataFrame(columns), cell, files, "pairs")
+    ends = {
+        f"{name}_{end}": value
+        for name, interval in found.intervals().items()
+        for end, value in zip(("low", "high"), interval, strict=True)
+    }
     return {
-        "same": quality.same,
-        "different": quality.different,
-        "ratio": quality.ratio,
-        "auc": quality.auc,
-        "rank1": rank1(network, bank, queries=pairs, generator=generator()),
-        "signature_std": quality.signature_std,
+        "same": float(found.same.mean()),
+        "different": float(found.different.mean()),
+        "ratio": found.ratio,
+        "auc": found.auc,
+        "rank1": found.rank1,
+        "signature_std": found.signature_std,
+        **ends,
     }
 
 

@@ -81,7 +81,7 @@ def separation_rows(files: Table1Files, measured: Mapping[Cell, Measured]) -> li
         }
         parts = []
         for cell, found in cells.items():
-            pairs = pd.read_csv(files.cell_table(cell, "pairs")).to_numpy(np.float64)
+            pairs = pd.read_csv(files.cell_table(cell, "pairs"))[["same", "different"]].to_numpy()
             parts.append(pairs / found.different if found.different > 0 else pairs)
         same, different = np.concatenate(parts).T
         means = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from shapeguide.files import written_whole
 FIGURES = ("same", "different", "ratio", "auc", "rank1", "signature_std", "seconds")
 COLUMNS = ("dataset", "structure", "objective", "pose", *FIGURES)
 """Columns of `table1.csv`; `seed` follows them where there are several."""
+INTERVALS = tuple(f"{name}_{end}" for name in ("ratio", "auc", "rank1") for end in ("low", "high"))
 
 PUBLISHED = {
     ("caudate", "left"): (0.120, 0.316),
@@ -38,6 +40,7 @@ def write_tables(dataset: str, measured: Mapping[Cell, Measured], files: Table1F
     """Write all tables of the results folder, each whole or not at all."""
     tables = {
         "table1": cell_table(dataset, measured),
+        "table1_intervals": interval_table(dataset, measured),
         "warps": _joined(dataset, measured, files, "warps"),
         "errors": _joined(dataset, measured, files, "errors"),
     }
@@ -64,6 +67,17 @@ def cell_table(dataset: str, measured: Mapping[Cell, Measured]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=[*COLUMNS, "seed"])
     return table if table["seed"].nunique() > 1 else table.drop(columns="seed")
+
+
+def interval_table(dataset: str, measured: Mapping[Cell, Measured]) -> pd.DataFrame:
+    """The 95 % bootstrap intervals of each cell, which resample held-out cases, and case counts."""
+    rows = [
+        {"dataset": dataset, **asdict(cell)}
+        | {name: getattr(found, name) for name in INTERVALS}
+        | {"train_cases": found.train_cases, "test_cases": found.test_cases}
+        for cell, found in measured.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def published_table(structures: Sequence[str]) -> pd.DataFrame:
@@ -118,9 +132,9 @@ def text_rows(measured: Mapping[Cell, Measured]) -> list[tuple[str, ...]]:
         figures = (
             f"{found.same:.3g}",
             f"{found.different:.3g}",
-            f"{found.ratio:.2f}",
-            f"{found.auc:.3f}",
-            f"{found.rank1:.3f}",
+            f"{found.ratio:.2f} [{found.ratio_low:.2f}, {found.ratio_high:.2f}]",
+            f"{found.auc:.3f} [{found.auc_low:.3f}, {found.auc_high:.3f}]",
+            f"{found.rank1:.2f} [{found.rank1_low:.2f}, {found.rank1_high:.2f}]",
             f"{found.signature_std:.3g}",
             f"{found.seconds:.0f}",
             _count(found.train_cases, found.train_lacking),

@@ -27,7 +27,7 @@ NAMES = tuple(DEGRADATIONS)
 def volume_of(
     data: NDArray[np.floating], spacing_mm: tuple[float, float, float] = (1, 1, 1)
 ) -> Volume:
-    grid = Grid(data.shape, np.diag([*spacing_mm, 1.0]))  # type: ignore[arg-type]
+    grid = Grid(data.shape, np.diag([*spacing_mm, 1.0]))
     return Volume(data.astype(np.float32), grid)
 
 

@@ -19,7 +19,7 @@ from shapeguide.experiments.table2.guides import guide_key
 from shapeguide.experiments.table2.plan import plan_tasks
 from shapeguide.experiments.table2.regimes import check_design
 from shapeguide.experiments.table2.scheduler import run_tasks
-from shapeguide.experiments.table2.scoring import is_scored, read_scores
+from shapeguide.experiments.table2.scoring import read_scores
 from shapeguide.experiments.table2.setup import set_up
 from shapeguide.experiments.table2.tables import comparisons, summary
 from shapeguide.files import written_whole
@@ -135,7 +135,7 @@ def _collect(
 ) -> Table2:
     """Write the tables and figures of all finished cells."""
     files, design = experiment.files, experiment.design
-    cells = [cell for cell in design.cells() if is_scored(experiment, cell)]
+    cells = [cell for cell in design.cells() if files.scores(cell).is_file()]
     if not cells:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(failures.items())[:3])
         raise ConfigError(f"{files.folder}: no cell is finished: {reasons}")

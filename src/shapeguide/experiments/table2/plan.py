@@ -34,12 +34,12 @@ def plan_tasks(experiment: Experiment, cells: Iterable[Cell]) -> list[Task]:
 
 
 def _add_score(tasks: dict[str, Task], experiment: Experiment, cell: Cell) -> None:
-    needs = [_add_training(tasks, experiment, cell)]
+    needs = (_add_training(tasks, experiment, cell),)
     srn = srn_key(cell) if srn_wanted(experiment.design, cell) else None
-    if srn is not None:
-        needs.append(_add_guide(tasks, experiment, srn))
+    # Without the autoencoder, the rest of the cell is scored all the same.
+    waits = () if srn is None else (_add_guide(tasks, experiment, srn),)
     name = f"score {cell.name}"
-    tasks[name] = Task(name, score_cell, (experiment, cell, srn), tuple(needs))
+    tasks[name] = Task(name, score_cell, (experiment, cell, srn), needs, waits)
 
 
 def _add_training(tasks: dict[str, Task], experiment: Experiment, cell: Cell) -> str:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,10 +27,12 @@ class Task:
     """One piece of work; its function and arguments travel to other processes."""
 
     name: str
-    call: Callable[..., None]
+    call: Callable[..., object]
     arguments: tuple[Any, ...]
     needs: tuple[str, ...] = ()
-    """Names of tasks that come first; those that are not in the list are done already."""
+    """Names of tasks that must succeed first; those that are not in the list did so already."""
+    waits: tuple[str, ...] = ()
+    """Names of tasks that must end first, well or not."""
 
 
 def run_tasks(
@@ -81,7 +84,7 @@ class _Board:
                 del self.waiting[name]
                 self.finish(task, f"not done, for it needs {failed[0]}, which failed")
                 return self.next()
-            if self.unfinished.isdisjoint(task.needs):
+            if self.unfinished.isdisjoint((*task.needs, *task.waits)):
                 return self.waiting.pop(name)
         return None
 
@@ -163,9 +166,11 @@ def _begin(counter: Any, share: _Share) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(n) for n in range(share.gpus)]
         os.environ["CUDA_VISIBLE_DEVICES"] = names[place % len(names)]
-    import torch
+    os.environ.setdefault("OMP_NUM_THREADS", str(share.threads))
+    if "torch" in sys.modules:  # a script that imports it has read the variable already
+        import torch
 
-    torch.set_num_threads(min(torch.get_num_threads(), share.threads))
+        torch.set_num_threads(min(torch.get_num_threads(), share.threads))
     # Between two tasks Ctrl-C is for the process that hands them out.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

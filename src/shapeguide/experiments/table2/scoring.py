@@ -19,7 +19,13 @@ from shapeguide.errors import CheckpointError
 from shapeguide.experiments.table2.design import Cell, Variant, srn_wanted
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import stopwatch
-from shapeguide.experiments.table2.guides import GuideKey, Reconstruct, reconstruction
+from shapeguide.experiments.table2.guides import (
+    GuideKey,
+    Reconstruct,
+    guide_is_trained,
+    reconstruction,
+)
+from shapeguide.experiments.table2.systems import SRN
 from shapeguide.files import written_whole
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Volume
@@ -72,7 +78,8 @@ def score_cell(experiment: Experiment, cell: Cell, srn: GuideKey | None) -> None
     Args:
         experiment: With its test cases.
         cell: A trained cell.
-        srn: The autoencoder of the post-processing `srn`; None where the cell has none.
+        srn: The autoencoder of the post-processing `srn`; None where the cell has none. That
+            post-processing is left out when its training failed.
 
     Raises:
         ShapeguideError: If the segmenter cannot be loaded, or a test case cannot be used.
@@ -80,7 +87,11 @@ def score_cell(experiment: Experiment, cell: Cell, srn: GuideKey | None) -> None
     path = experiment.files.scores(cell)
     with stopwatch(experiment.files.cell(cell), "score"):
         earlier = read_scores(path)
-        keys = _missing(experiment, cell, earlier)
+        restores = srn is not None and guide_is_trained(experiment, srn)
+        missing = _missing(experiment, cell, earlier)
+        keys = tuple(key for key in missing if key.postprocess != SRN or restores)
+        if not keys:
+            return
         segmenters = {
             weights: load_segmenter(
                 experiment.files.run(cell),
@@ -89,7 +100,7 @@ def score_cell(experiment: Experiment, cell: Cell, srn: GuideKey | None) -> None
             )
             for weights in dict.fromkeys(key.weights for key in keys)
         }
-        reconstruct = None if srn is None else reconstruction(experiment, srn)
+        reconstruct = reconstruction(experiment, srn) if srn is not None and restores else None
         bench = _Bench(experiment, cell, segmenters, keys, reconstruct)
         rows = [row for case in experiment.test for row in bench.rows(case)]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -211,7 +222,7 @@ def _missing(experiment: Experiment, cell: Cell, scores: pd.DataFrame) -> tuple[
     design = experiment.design
     named = ["regime", "severity", "weights", "postprocess"]
     there = set(scores[named].itertuples(index=False, name=None))
-    postprocesses = ["none", "largest", *(["srn"] if srn_wanted(design, cell) else [])]
+    postprocesses = ["none", "largest", *([SRN] if srn_wanted(design, cell) else [])]
     return tuple(
         _Key(variant, weights, postprocess)
         for variant in design.variants()

@@ -34,13 +34,16 @@ def with_pooled(table: pd.DataFrame) -> pd.DataFrame:
     The regime of the latter is `all+corrupted` for `all`; the severity of both is `all`. The column
     `image` tells the images of a case apart.
     """
-    image = table["regime"].str.partition("+")[2]
-    rows = table.assign(image=image + table["severity"].astype(str))
-    rows["severity"] = rows["severity"].astype(str)
-    degraded = rows[image != ""].assign(severity=ANY_SEVERITY)
-    trained = degraded["regime"].str.partition("+")[0]
-    pooled = degraded.assign(regime=trained + f"+{CORRUPTED}")
-    return pd.concat([rows, degraded, pooled], ignore_index=True)
+    parts = table["regime"].str.partition("+")
+    trained, corruption = parts[0], parts[2]
+    steps = table["severity"].astype(str)
+    rows = table.assign(severity=steps, image=corruption + steps)
+    degraded = corruption != ""
+    if not degraded.any():
+        return rows
+    per_corruption = rows[degraded].assign(severity=ANY_SEVERITY)
+    pooled = per_corruption.assign(regime=trained[degraded] + f"+{CORRUPTED}")
+    return pd.concat([rows, per_corruption, pooled], ignore_index=True)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RATIO_RANGE = (1e-4, 1e4)
+RATIO_RANGE = (1e-6, 1e3)
 """Smallest and largest factor before the share: a guide with almost no gradient left, such as a
 perfect prediction gives, must not be blown up to noise."""
 

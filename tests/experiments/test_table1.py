@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ from shapeguide.experiments import table1_cell
 from shapeguide.experiments.table1 import Table1Result, table1
 from shapeguide.experiments.table1_cell import Measured
 from shapeguide.experiments.table1_design import AS_PRINTED, Cell, Table1Design
-from shapeguide.experiments.table1_folder import CLOCK_FILE, training_clock, training_seconds
 from shapeguide.experiments.table1_tables import published_of, text_rows
-from shapeguide.training.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.config import PRESETS, TrainSettings, preset
 
 COLUMNS = [
@@ -131,7 +128,9 @@ def test_a_killed_experiment_goes_on_and_gives_the_same_table(
             run(cohort, tmp_path)
     model = tmp_path / "cells" / "horn-pairwise-canonical-seed0" / "model.json"
     trained = model.stat().st_mtime_ns
+    seconds = json.loads((model.parent / "seconds_train.json").read_text())["seconds"]
     found = run(cohort, tmp_path).table
+    assert found["seconds"].iloc[0] >= seconds > 0
     assert model.stat().st_mtime_ns == trained
     wanted = pd.read_csv(finished / "table1.csv").iloc[:1]
     pd.testing.assert_frame_equal(
@@ -240,6 +239,14 @@ def test_the_printed_schedule_is_that_of_the_paper_whatever_the_settings() -> No
     assert shape.channels == tiny().shape.channels
 
 
+def test_a_cell_trains_on_all_training_cases_unless_told_otherwise() -> None:
+    cell = Cell("horn", "surface", "grid", 3)
+    assert cell.settings(tiny()).segmentation.validation_cases == 0
+    given = tiny(segmentation=tiny().segmentation.changed(validation_cases=2))
+    assert cell.settings(given).segmentation.validation_cases == 2
+    assert cell.settings(given).seed == 3
+
+
 def test_a_design_names_what_it_does_not_know() -> None:
     with pytest.raises(ConfigError, match="objectives: expected some of"):
         Table1Design(objectives=("pairwisse",))
@@ -268,19 +275,6 @@ def test_published_figures_stand_above_the_cells_of_their_structure() -> None:
     assert rows[2][5] == "0.50 [0.50, 0.50]"
     assert rows[2][-2:] == ("5", "4 (1 lack it)")
     assert len({len(row) for row in rows}) == 1
-
-
-def test_seconds_add_up_over_starts_and_a_killed_one_counts_up_to_its_checkpoint(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / CLOCK_FILE).write_text('{"seconds": 5.0, "began": 1000.0}')
-    assert training_seconds(tmp_path) == 5
-    (tmp_path / CHECKPOINT_FILE).touch()
-    os.utime(tmp_path / CHECKPOINT_FILE, (1007, 1007))
-    assert training_seconds(tmp_path) == 12
-    with training_clock(tmp_path):
-        assert json.loads((tmp_path / CLOCK_FILE).read_text())["began"] > 1007
-    assert 12 < training_seconds(tmp_path) < 13
 
 
 def test_the_command_trains_prints_and_refuses_without_held_out_cases(

@@ -72,11 +72,9 @@ def warp_probe(network: ShapeNetwork, bank: MaskBank, *, unit: float) -> pd.Data
     warps, spacing_mm = list(probe_warps()), bank.spacing_mm
     masks = _with_room(_some(bank.masks), warps, spacing_mm, network)
     rows: list[dict[str, str | float | int]] = []
-    right = _signatures(network, masks, spacing_mm)
+    right = _signatures(network, _warped(masks, np.eye(3), spacing_mm), spacing_mm)
     for warp in warps:
-        affine = torch.zeros((1, 3, 4), dtype=torch.float64)
-        affine[0, :, :3] = torch.from_numpy(warp.linear)
-        warped = warp_one_hot(masks, affine.expand(len(masks), 3, 4), spacing_mm=spacing_mm)
+        warped = _warped(masks, warp.linear, spacing_mm)
         found = signature_distance(_signatures(network, warped, spacing_mm), right)[:, 0]
         distances = _in_units(found.cpu().double().numpy(), unit)
         rows.append({"variation": warp.variation, "size": warp.size, **_mean_of(distances)})
@@ -169,7 +167,8 @@ def _with_room(
     """Masks (N, 1, I, J, K), float, padded until no warp about the middle moves one out."""
     occupied = masks.amax((0, 1)).nonzero().double().cpu().numpy()
     spacing, last = np.asarray(spacing_mm), np.array(masks.shape[2:]) - 1
-    ends = np.stack([occupied.min(0) - 1, occupied.max(0) + 1])
+    # One voxel for the interpolated edge, one for the move by half a voxel.
+    ends = np.stack([occupied.min(0) - 2, occupied.max(0) + 2])
     corners = np.array([[ends[a, 0], ends[b, 1], ends[c, 2]] for a, b, c in np.ndindex(2, 2, 2)])
     corners_mm = (corners - last / 2) * spacing
     moved = np.concatenate([corners_mm @ warp.linear.T for warp in warps]) / spacing + last / 2
@@ -188,6 +187,20 @@ def _padding(
     stride = 2 ** len(network.channels)
     beyond = np.maximum(np.maximum(-low, high - (np.asarray(shape) - 1)), 0)
     return [ceil(n / stride) * stride for n in beyond.tolist()]
+
+
+def _warped(
+    masks: Tensor, linear: NDArray[np.float64], spacing_mm: tuple[float, float, float]
+) -> Tensor:
+    """Masks (N, 1, I, J, K) under one linear map about the middle of the grid.
+
+    All are moved by half a voxel too: otherwise only an unwarped mask would keep its sharp edge,
+    and the edge would count as a difference in shape.
+    """
+    warp = torch.zeros((1, 3, 4), dtype=torch.float64)
+    warp[0, :, :3] = torch.from_numpy(linear)
+    warp[0, :, 3] = torch.tensor(spacing_mm, dtype=torch.float64) / 2
+    return warp_one_hot(masks, warp.expand(len(masks), 3, 4), spacing_mm=spacing_mm)
 
 
 def _some(masks: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import PreparedCases, WorkingSpace
 from shapeguide.errors import ConfigError
-from shapeguide.experiments.table1_folder import Table1Files, read_object
+from shapeguide.experiments.table1_folder import Table1Files
+from shapeguide.experiments.table2.folder import read_json
 from shapeguide.files import write_json
 from shapeguide.training.config import TrainSettings
 from shapeguide.training.objectives import MaskBank
@@ -44,7 +45,7 @@ def cases_with_structures(
         ConfigError: If fewer than two training cases or two held-out ones have a structure.
         DataError: If a label map cannot be read.
     """
-    known = read_object(files.cases) if files.cases.is_file() else {}
+    known = read_json(files.cases) if files.cases.is_file() else {}
     names = [item.name for item in train.structures]
     if any(name not in known for name in names):
         known.update(_find(train, test))

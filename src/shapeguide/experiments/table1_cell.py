@@ -11,13 +11,9 @@ from shapeguide.errors import CheckpointError
 from shapeguide.experiments.shape_probes import error_probe, warp_probe
 from shapeguide.experiments.table1_cases import HeldOutMasks, StructureCases
 from shapeguide.experiments.table1_design import Cell
-from shapeguide.experiments.table1_folder import (
-    Table1Files,
-    read_object,
-    training_clock,
-    training_seconds,
-)
+from shapeguide.experiments.table1_folder import Table1Files
 from shapeguide.experiments.table1_separation import measure_separation
+from shapeguide.experiments.table2.folder import read_json, seconds_of, stopwatch
 from shapeguide.files import write_json, written_whole
 from shapeguide.machine import choose_device
 from shapeguide.models.shape_model import ShapeModel
@@ -90,7 +86,7 @@ def measure_cell(cell: Cell, cases: StructureCases, bench: Bench) -> bool:
     if files.measured(cell).is_file():
         return False
     folder, settings = files.cell(cell), cell.settings(bench.settings)
-    with training_clock(folder):
+    with stopwatch(folder, "train"):
         model = train_shape(cases.train, run_dir=folder, settings=settings, progress=bench.progress)
     device = choose_device(settings.machine.device)
     bank = masks.bank(cases, model.space, settings, device)
@@ -101,7 +97,7 @@ def measure_cell(cell: Cell, cases: StructureCases, bench: Bench) -> bool:
     _write(error_probe(model.network, bank, unit=unit), cell, files, "errors")
     found = Measured(
         **figures,
-        seconds=round(training_seconds(folder), 2),
+        seconds=seconds_of(folder, "train"),
         train_cases=len(cases.train),
         test_cases=len(cases.test),
         train_lacking=cases.train_lacking,
@@ -123,7 +119,7 @@ def finished_cells(files: Table1Files, structures: Sequence[str]) -> dict[Cell, 
     """
     found: dict[Cell, Measured] = {}
     for path in files.all_measured():
-        content = read_object(path)
+        content = read_json(path)
         try:
             found[Cell(**content["cell"])] = Measured(**content["measured"])
         except (KeyError, TypeError) as error:

@@ -15,7 +15,7 @@ from shapeguide.training.config import PRESETS, ShapeSettings, TrainSettings
 
 AS_PRINTED = "pairwise_as_printed"
 """The pairwise objective with the schedule that the paper prints, whatever the settings say."""
-PRINTED_SETTINGS = ("iterations", "batch_size", "learning_rate", "decay")
+PRINTED_SETTINGS = ("maps", "iterations", "batch_size", "learning_rate", "decay")
 FEWEST_PAIRS = 4
 
 
@@ -88,13 +88,22 @@ class Cell:
         )
 
     def settings(self, given: TrainSettings) -> TrainSettings:
-        """The settings of this cell: those given, with its own objective, pose and seed."""
+        """The settings of this cell: those given, with its own objective, pose and seed.
+
+        Unless a number of validation cases is given, there are none: what a table needs to know is
+        measured on the held-out cases, and all others are there to train on.
+        """
         own = {"objective": self.objective, "pose": self.pose}
         if self.objective == AS_PRINTED:
             printed = PRESETS["paper"].shape
             own["objective"] = printed.objective
             own |= {name: getattr(printed, name) for name in PRINTED_SETTINGS}
-        return given.changed(seed=self.seed, shape=given.shape.changed(**own))
+        segmentation = given.segmentation
+        if segmentation.validation_cases is None:
+            segmentation = segmentation.changed(validation_cases=0)
+        return given.changed(
+            seed=self.seed, shape=given.shape.changed(**own), segmentation=segmentation
+        )
 
 
 def _check_listed(name: str, found: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from shapeguide.report.theme import LIGHT, Theme, as_png, new_figure, style_axes
 from shapeguide.training.config import TrainSettings
 
 SAME, DIFFERENT = 0, 1
-LINE_STYLES = {"canonical": "solid", "grid": (0, (4, 2))}
+LINE_STYLES = {"aligned": "solid", "canonical": (0, (1, 1)), "grid": (0, (4, 2))}
 UNITS = "distance (1 = two people)"
 PERCENTILE_SHOWN = 99.5
 
@@ -34,7 +34,8 @@ class SeparationRow:
     same: NDArray[np.float64]
     """In units of the mean distance between two cases, shape (N,)."""
     different: NDArray[np.float64]
-    summary: str
+    summary: tuple[str, ...]
+    """Ratio, AUC and rank-1, as text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ def separation_rows(files: Table1Files, measured: Mapping[Cell, Measured]) -> li
             name: float(np.mean([getattr(found, name) for found in cells.values()]))
             for name in ("ratio", "auc", "rank1")
         }
-        summary = f"{means['ratio']:.2f}     {means['auc']:.3f}     {means['rank1']:.2f}"
+        summary = (f"{means['ratio']:.2f}", f"{means['auc']:.3f}", f"{means['rank1']:.2f}")
         rows.append(SeparationRow(f"{objective}, {pose}", same, different, summary))
     return rows
 
@@ -100,7 +101,7 @@ def warp_panels(table: pd.DataFrame, settings: TrainSettings) -> list[ProbePanel
         scale = variation == "scale"
         limits = settings.warp.scale if scale else (0.0, settings.warp.rotation_deg)
         label = "scale" if scale else "rotation (degrees)"
-        title = str(variation) if scale else f"{variation} axis"
+        title = str(variation) if scale else str(variation).replace("rotation", "rotation about")
         panels.append(ProbePanel(title, label, _lines(rows, "size"), limits))
     return panels
 
@@ -137,14 +138,8 @@ def separation_figure(rows: Sequence[SeparationRow], structure: str, theme: Them
                 label=("same case", "different cases")[kind] if place == 0 else None,
             )
             axes.plot([values.mean()] * 2, [height - 0.17, height + 0.17], color=theme.ink, lw=2)
-        axes.text(
-            1.02, -place, row.summary,
-            transform=axes.get_yaxis_transform(), va="center", fontsize=8.5, color=theme.ink,
-        )  # fmt: skip
-    axes.text(
-        1.02, 0.62, "ratio    AUC       rank-1",
-        transform=axes.get_yaxis_transform(), va="bottom", fontsize=8, color=theme.faint,
-    )  # fmt: skip
+        _write_columns(axes, -place, row.summary, theme.ink)
+    _write_columns(axes, 0.75, ("ratio", "AUC", "rank-1"), theme.faint)
     _mark_published(axes, structure, theme)
     axes.set_yticks([-place for place in range(len(rows))], [row.name for row in rows])
     axes.tick_params(axis="y", colors=theme.ink)
@@ -209,6 +204,15 @@ def _draw_line(axes: Axes, line: pd.DataFrame, objective: str, pose: str, theme:
         linewidth=1.5,
         label=f"{objective}, {pose}",
     )
+
+
+def _write_columns(axes: Axes, height: float, words: Sequence[str], colour: str) -> None:
+    """Words in columns to the right of the axes."""
+    for place, word in enumerate(words):
+        axes.text(
+            1.07 + 0.11 * place, height, word, transform=axes.get_yaxis_transform(),
+            ha="center", va="center", fontsize=8.5, color=colour,
+        )  # fmt: skip
 
 
 def _mark_published(axes: Axes, structure: str, theme: Theme) -> None:

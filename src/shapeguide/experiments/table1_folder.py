@@ -1,12 +1,9 @@
-"""The results folder of table 1: where everything lies, whose it is, how long trainings took."""
+"""The results folder of table 1: where everything lies, and whose it is."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,11 @@ import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.experiments.table1_design import Cell
+from shapeguide.experiments.table2.folder import read_json
 from shapeguide.files import write_json
-from shapeguide.models.model_files import MODEL_FILE
-from shapeguide.training.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.config import TrainSettings
 from shapeguide.training.run_folder import differences_in_words
 
-CLOCK_FILE = "seconds.json"
 CHOSEN_BY_CELL: Mapping[str, Any] = {
     "machine": True,
     "seed": True,
@@ -93,7 +88,7 @@ def claim_results(
         "structures": structures,
     }
     if files.identity.is_file():
-        was = read_object(files.identity)
+        was = read_json(files.identity)
         # A structure that is new to the folder is no difference.
         identity["structures"] = {**was.get("structures", {}), **structures}
         was["structures"] = {**structures, **was.get("structures", {})}
@@ -113,58 +108,6 @@ def claim_results(
         )
     except OSError as error:
         raise CheckpointError(f"cannot write to {files.folder}: {error}") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of the folder.
-
-    Raises:
-        CheckpointError: If it is damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); restore it or use another folder"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is damaged: not an object; use another folder")
-    return content
-
-
-@contextmanager
-def training_clock(run_dir: Path) -> Iterator[None]:
-    """Add up the seconds of a training over all its starts; see `training_seconds`.
-
-    A start that was killed could not say when it ended: it counts up to its last checkpoint, for
-    what it did after that is done again.
-    """
-    seconds = training_seconds(run_dir)
-    path = run_dir / CLOCK_FILE
-    if (run_dir / MODEL_FILE).is_file():
-        write_json(path, {"seconds": seconds, "began": None})
-        yield
-        return
-    start = time.perf_counter()
-    write_json(path, {"seconds": seconds, "began": time.time()})
-    try:
-        yield
-    finally:
-        write_json(path, {"seconds": seconds + time.perf_counter() - start, "began": None})
-
-
-def training_seconds(run_dir: Path) -> float:
-    """Wall-clock seconds of the training in a run folder, reading its cases included."""
-    path = run_dir / CLOCK_FILE
-    if not path.is_file():
-        return 0.0
-    content = read_object(path)
-    seconds, began = float(content["seconds"]), content["began"]
-    saved = [run_dir / name for name in (CHECKPOINT_FILE, MODEL_FILE)]
-    ends = [file.stat().st_mtime for file in saved if file.is_file()]
-    if began is not None and ends:
-        seconds += max(0.0, max(ends) - float(began))
-    return seconds
 
 
 def _identity_of(train: Dataset, test: Dataset) -> dict[str, Any]:

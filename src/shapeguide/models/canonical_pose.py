@@ -32,15 +32,39 @@ def canonical_pose(
     """
     flat = confident(masks.float()).flatten(0, 1)
     centre_mm, root_mm = moments(flat, spacing_mm=spacing_mm)
-    steps = torch.linspace(-extent, extent, shape, device=flat.device)
-    cube = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), dim=-1)
-    positions_mm = torch.einsum("ijkc,bdc->bijkd", cube, root_mm) + centre_mm[:, None, None, None]
-    # grid_sample wants the last axis first, and the outermost voxel centres at -1 and 1.
-    half_mm = _half_extent_mm(flat.shape[1:], spacing_mm, flat.device)
-    sampled = functional.grid_sample(
-        flat[:, None], (positions_mm / half_mm).flip(-1), align_corners=True, padding_mode="zeros"
-    )
+    sampled = sample_cube(flat, centre_mm, root_mm, spacing_mm, shape, extent)
     return sampled.reshape(*masks.shape[:2], shape, shape, shape)
+
+
+def sample_cube(
+    masks: Tensor,
+    centre_mm: Tensor,
+    axes_mm: Tensor,
+    spacing_mm: tuple[float, float, float],
+    shape: int,
+    extent: float,
+) -> Tensor:
+    """Interpolate masks on a cube from -extent to extent of axes of their own.
+
+    Args:
+        masks: Shape (B, I, J, K).
+        centre_mm: Middle of each cube from the middle of the grid, shape (B, 3).
+        axes_mm: Columns: what one step of 1 along each axis of the cube is in mm, (B, 3, 3).
+        spacing_mm: Voxel spacing of the masks.
+        shape: Edge length of the result in voxels.
+        extent: Half the edge of the cube.
+
+    Returns:
+        Shape (B, shape, shape, shape), 0 beyond the grid.
+    """
+    half_mm = _half_extent_mm(masks.shape[1:], spacing_mm, masks.device)
+    # grid_sample wants the last axis first, and the outermost voxel centres at -1 and 1.
+    middle, columns = (centre_mm / half_mm).flip(1), (axes_mm / half_mm[:, None]).flip(1)
+    steps = torch.linspace(-extent, extent, shape, device=masks.device)
+    i, j, k = (steps[:, None] * columns[:, None, :, axis] for axis in range(3))
+    plane = (i + middle[:, None])[:, :, None] + j[:, None]
+    places = plane[:, :, :, None] + k[:, None, None]
+    return functional.grid_sample(masks[:, None], places, align_corners=True)[:, 0]
 
 
 def confident(masks: Tensor) -> Tensor:
@@ -64,6 +88,14 @@ def moments(masks: Tensor, *, spacing_mm: tuple[float, float, float]) -> tuple[T
         Centroids (B, 3) in mm from the middle of the grid, and square roots (B, 3, 3) in mm. An
         empty mask has its centroid in the middle and the spread of about one voxel.
     """
+    centre, covariance = central_moments(masks, spacing_mm=spacing_mm)
+    return centre, symmetric_square_root(covariance)
+
+
+def central_moments(
+    masks: Tensor, *, spacing_mm: tuple[float, float, float]
+) -> tuple[Tensor, Tensor]:
+    """Centroid (B, 3) in mm and covariance (B, 3, 3) in mm2 of each mask; as `moments`."""
     faint = 1e-3
     total = masks.sum(dim=(1, 2, 3)) + faint
     axes = [
@@ -82,7 +114,7 @@ def moments(masks: Tensor, *, spacing_mm: tuple[float, float, float]) -> tuple[T
         product = torch.einsum("bmn,m,n->b", planes[a, b], axes[a], axes[b]) / total
         entries[a][b] = entries[b][a] = product - centre[:, a] * centre[:, b]
     covariance = torch.stack([torch.stack(row, dim=-1) for row in entries], dim=-2)
-    return centre, symmetric_square_root(covariance)
+    return centre, covariance
 
 
 def symmetric_square_root(matrices: Tensor) -> Tensor:

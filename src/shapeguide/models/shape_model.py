@@ -25,7 +25,7 @@ class ShapeModelDescription(ModelDescription):
 
     kind: Literal["shape_network"] = "shape_network"
     objective: str
-    pose: Literal["grid", "canonical"]
+    pose: Literal["grid", "canonical", "aligned"]
     canonical_shape: Annotated[int, Field(ge=8, le=128)]
     trunks: Annotated[int, Field(ge=1, le=255)]
     quality: tuple[dict[str, Any], ...] = ()
@@ -40,7 +40,7 @@ class ShapeModel:
     space: WorkingSpace
     objective: str
     quality: tuple[dict[str, Any], ...]
-    """One row for each structure: same, different, ratio, auc, signature_std, collapsed."""
+    """One row for each structure: same, different, ratio, auc, rank1, signature_std, collapsed."""
 
     @property
     def collapsed(self) -> tuple[str, ...]:

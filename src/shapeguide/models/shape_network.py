@@ -2,7 +2,7 @@
 
 The paper's figure with the layer counts is not at hand. The choice here is ours: stride-2
 convolutions, three levels by default, without normalisation (it would erase how much of the view is
-filled), then one channel. In front of them, by choice, the canonical pose.
+filled), then one channel. In front of them, by choice, a pose that takes warps out of the masks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shapeguide.errors import ConfigError
+from shapeguide.models.aligned_pose import AlignedPose
 from shapeguide.models.canonical_pose import canonical_pose
 
 
@@ -23,8 +24,9 @@ class ShapeNetwork(nn.Module):
     Args:
         structures: Names of the structures, in the order of the mask channels.
         channels: Channels of each stride-2 level.
-        pose: `grid` looks at the masks as they are; `canonical` at their canonical pose.
-        canonical_shape: Edge length of the canonical grid.
+        pose: `grid` looks at the masks as they are, `canonical` at their canonical pose, `aligned`
+            at them turned onto the mean shape of a population, which `fit_pose` takes in.
+        canonical_shape: Edge length of the grid of either pose.
         trunks: 1, or the number of structures for one network each.
 
     Raises:
@@ -39,7 +41,7 @@ class ShapeNetwork(nn.Module):
         structures: Sequence[str],
         *,
         channels: Sequence[int] = (16, 32, 64),
-        pose: Literal["grid", "canonical"] = "canonical",
+        pose: Literal["grid", "canonical", "aligned"] = "canonical",
         canonical_shape: int = 32,
         trunks: int = 1,
     ) -> None:
@@ -53,6 +55,9 @@ class ShapeNetwork(nn.Module):
         self.channels = tuple(channels)
         self.pose = pose
         self.canonical_shape = canonical_shape
+        self.aligned = (
+            AlignedPose(len(structures), shape=canonical_shape) if pose == "aligned" else None
+        )
         self.trunks = nn.ModuleList(_trunk(channels) for _ in range(trunks))
         self.register_buffer("calibration", torch.ones(len(structures)))
 
@@ -77,10 +82,18 @@ class ShapeNetwork(nn.Module):
         return self.signatures(self.view(masks, spacing_mm=spacing_mm))
 
     def view(self, masks: Tensor, *, spacing_mm: tuple[float, float, float]) -> Tensor:
-        """What the convolutions see: the masks (B, S, I, J, K), or their canonical pose."""
+        """What the convolutions see: the masks (B, S, I, J, K), or their pose."""
         if self.pose == "grid":
             return masks
+        if self.aligned is not None:
+            views: Tensor = self.aligned(masks, spacing_mm=spacing_mm)
+            return views
         return canonical_pose(masks, spacing_mm=spacing_mm, shape=self.canonical_shape)
+
+    def fit_pose(self, masks: Tensor, *, spacing_mm: tuple[float, float, float]) -> None:
+        """Show the masks of a population (N, S, I, J, K) to the pose; only `aligned` looks."""
+        if self.aligned is not None:
+            self.aligned.fit(masks, spacing_mm=spacing_mm)
 
     def signatures(self, views: Tensor) -> Tensor:
         """Signatures (B, S, i, j, k) of what `view` gives, shape (B, S, I, J, K)."""

@@ -69,12 +69,16 @@ class ShapeSettings(Settings):
 
     objective: Literal["pairwise", "contrastive", "vicreg", "reconstruction", "surface"] = "surface"
     """`pairwise` as printed in the paper; `surface`: distances regressed to surface error."""
-    pose: Literal["grid", "canonical"] = "canonical"
-    """What the network sees: the working grid as it is, or the mask in its canonical pose."""
+    maps: Literal["clean", "softened", "corrupted"] = "corrupted"
+    """What it is trained on: label maps as they are, every second one softened, and corrupted
+    copies beside those."""
+    pose: Literal["grid", "canonical", "aligned"] = "aligned"
+    """What the network sees: the working grid as it is; the mask in its canonical pose; or placed
+    and scaled by its moments and turned onto the mean shape of the training cases."""
     channels: tuple[Count, ...] = (16, 32, 64)
     """Channels of each stride-2 level."""
     canonical_shape: Annotated[int, Field(ge=8, le=128)] = 32
-    """Edge length of the canonical grid in voxels."""
+    """Edge length of the grid that a pose is sampled on, in voxels."""
     one_per_structure: bool = False
     """One network for each structure instead of one for all."""
     iterations: Count = 200
@@ -104,7 +108,7 @@ class GuidanceSettings(Settings):
     """How the shape loss, or the loss of a rival, enters the segmentation stage."""
 
     alpha: NotNegative = 0.1
-    """Weight of the shape loss."""
+    """Weight of the shape loss; with balanced gradients, of every guide."""
     ramp_iterations: CountOrZero = 0
     """Iterations over which the weight grows linearly from 0 to alpha."""
     cap: Positive = 1.0
@@ -114,17 +118,19 @@ class GuidanceSettings(Settings):
     distance: Literal["calibrated", "raw"] = "calibrated"
     """`raw` as published: the norm of the signatures' difference as it comes."""
     balance: Literal["none", "gradient"] = "none"
-    """`gradient`: alpha is the size of the shape loss's gradient relative to that of Dice."""
+    """`gradient`: alpha is the norm of the guide's gradient over that of Dice and cross-entropy."""
     acnn_weight: NotNegative = 0.01
     """Weight of the distance of codes with `acnn` guidance, as published."""
     srn_reconstruction_weight: NotNegative = 0.5
     """Weight of the reconstruction term with `srn` guidance, as published."""
     srn_code_weight: NotNegative = 0.5
     """Weight of the code term with `srn` guidance, as published."""
-    boundary_weight: NotNegative = 0.01
-    """Weight of the boundary loss with `boundary` guidance."""
-    hausdorff_weight: NotNegative = 0.1
-    """Weight of the Hausdorff distance-transform loss with `hausdorff` guidance."""
+    # The authors of both losses raise or adapt the weight during training. Ours are where the
+    # gradient is about that of Dice at the end of the Dice iterations (hippocampus crops).
+    boundary_weight: NotNegative = 5.0
+    """Weight of the boundary loss, in mm, with `boundary` guidance."""
+    hausdorff_weight: NotNegative = 2.5
+    """Weight of the Hausdorff distance-transform loss, in mm2, with `hausdorff` guidance."""
     accept_collapsed: bool = False
     """Guide with a shape network that failed the check for collapse."""
 
@@ -211,6 +217,7 @@ PRESETS: dict[str, TrainSettings] = {
         warp=WarpSettings(translation_mm=8.0),
         shape=ShapeSettings(
             objective="pairwise",
+            maps="clean",
             pose="grid",
             iterations=200,
             batch_size=1,

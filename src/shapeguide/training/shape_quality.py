@@ -34,6 +34,8 @@ class ShapeQuality:
     cases: int
     held_out: bool
     """Whether the cases were kept out of training."""
+    rank1: float = 0.0
+    """How often the nearest signature among all cases under another warp is that of the case."""
 
     @property
     def collapsed(self) -> bool:
@@ -53,7 +55,7 @@ class ShapeQuality:
         verdict = "COLLAPSED" if self.collapsed else "tells cases apart"
         return (
             f"{self.structure}: same case {self.same:.3g}, different cases {self.different:.3g}, "
-            f"ratio {self.ratio:.2f}, AUC {self.auc:.3f}, "
+            f"ratio {self.ratio:.2f}, AUC {self.auc:.3f}, rank-1 {self.rank1:.2f}, "
             f"signature spread {self.signature_std:.2g}, {self.cases} {where} cases: {verdict}"
         )
 
@@ -64,9 +66,9 @@ class PairDistances:
 
     structure: str
     same: Tensor
-    """Pairs of one case under two warps, shape (pairs,); empty with fewer than two cases."""
+    """Pairs of one case under two warps, shape (pairs,); empty with fewer than two people."""
     different: Tensor
-    """Pairs of two cases, shape (pairs,)."""
+    """Pairs of two people, shape (pairs,)."""
 
     @property
     def ratio(self) -> float:
@@ -94,7 +96,7 @@ def pair_distances(
             `measure_quality`.
     """
     drawn = _draw_signatures(network, bank, pairs, generator)
-    return [_pairs_of(name, signatures, pairs, generator) for name, signatures in drawn]
+    return [_pairs_of(one, pairs, generator) for one in drawn]
 
 
 @torch.no_grad()
@@ -116,10 +118,7 @@ def measure_quality(
         held_out: Whether the network never saw these cases; only noted.
     """
     drawn = _draw_signatures(network, bank, pairs, generator)
-    return [
-        _quality_of(_pairs_of(name, signatures, pairs, generator), signatures, held_out)
-        for name, signatures in drawn
-    ]
+    return [_quality_of(_pairs_of(one, pairs, generator), one, held_out) for one in drawn]
 
 
 def mean_distance_between_cases(
@@ -139,39 +138,57 @@ def _signatures(network: ShapeNetwork, bank: MaskBank, generator: torch.Generato
     return torch.cat(parts)
 
 
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Signatures of one structure, of the cases that have it."""
+
+    structure: str
+    signatures: Tensor
+    """Shape (views, cases, i, j, k)."""
+    other: Tensor
+    """Whether two cases show different people, bool (cases, cases)."""
+
+
 def _draw_signatures(
     network: ShapeNetwork, bank: MaskBank, pairs: int, generator: torch.Generator
-) -> list[tuple[str, Tensor]]:
-    """Signatures (views, cases, i, j, k) of each structure, of the cases that have it."""
+) -> list[_Views]:
+    """Signatures of each structure under so many warps as the pairs take."""
     views = 1 + -(-pairs // len(bank.masks))
     signatures = torch.stack([_signatures(network, bank, generator) for _ in range(views)])
-    present = bank.present()
-    return [(name, signatures[:, present[:, s], s]) for s, name in enumerate(network.structures)]
+    cases = range(len(bank.masks))
+    known = bank.people or tuple(map(str, cases))
+    other = torch.tensor([[known[a] != known[b] for b in cases] for a in cases])
+    found = []
+    for s, (name, there) in enumerate(zip(network.structures, bank.present().T.cpu(), strict=True)):
+        found.append(_Views(name, signatures[:, there, s], other[there][:, there]))
+    return found
 
 
-def _pairs_of(
-    name: str, signatures: Tensor, pairs: int, generator: torch.Generator
-) -> PairDistances:
-    """Distances from signatures (views, cases, i, j, k) of one structure."""
+def _pairs_of(drawn: _Views, pairs: int, generator: torch.Generator) -> PairDistances:
+    """Distances of pairs drawn from the signatures of one structure."""
+    signatures, other = drawn.signatures, drawn.other
     views, cases = signatures.shape[:2]
-    if cases < 2:
-        return PairDistances(name, torch.empty(0), torch.empty(0))
+    if not other.any():
+        return PairDistances(drawn.structure, torch.empty(0), torch.empty(0))
     case = torch.arange(pairs) % cases
     view = torch.randint(views, (pairs,), generator=generator)
     other_view = (view + torch.randint(1, views, (pairs,), generator=generator)) % views
     other_case = (case + torch.randint(1, cases, (pairs,), generator=generator)) % cases
+    # Two scans of one person are no pair of two people: the next case that is somebody else.
+    for _ in range(cases):
+        other_case = torch.where(other[case, other_case], other_case, (other_case + 1) % cases)
     anchor = signatures[view, case][None]
     same = signature_distance(anchor, signatures[other_view, case][None])[0]
     different = signature_distance(anchor, signatures[other_view, other_case][None])[0]
-    return PairDistances(name, same, different)
+    return PairDistances(drawn.structure, same, different)
 
 
-def _quality_of(distances: PairDistances, signatures: Tensor, held_out: bool) -> ShapeQuality:
-    """Figures of one structure from its distances and signatures (views, cases, i, j, k)."""
-    name, cases = distances.structure, signatures.shape[1]
-    if cases < 2:
+def _quality_of(distances: PairDistances, drawn: _Views, held_out: bool) -> ShapeQuality:
+    """Figures of one structure."""
+    name, cases = drawn.structure, drawn.signatures.shape[1]
+    if not len(distances.same):
         return ShapeQuality(name, 0.0, 0.0, 0.0, 0.0, 0.0, cases, held_out)
-    centres = signatures.mean(0)
+    centres = drawn.signatures.mean(0)
     size = centres.flatten(1).norm(dim=1).mean().clamp(min=1e-12)
     spread = (centres - centres.mean(0)).flatten(1).norm(dim=1).mean() / size
     return ShapeQuality(
@@ -183,4 +200,21 @@ def _quality_of(distances: PairDistances, signatures: Tensor, held_out: bool) ->
         signature_std=float(spread),
         cases=cases,
         held_out=held_out,
+        rank1=_rank1(drawn),
     )
+
+
+def _rank1(drawn: _Views) -> float:
+    """Share of searches in which the nearest is the case itself, under another warp.
+
+    Each view is searched for in the next. Other scans of the same person are not among the
+    candidates, and an equal distance is not a find.
+    """
+    signatures = drawn.signatures.flatten(2)
+    other = drawn.other.to(signatures.device)
+    found = []
+    for queries, gallery in zip(signatures, signatures.roll(-1, 0), strict=True):
+        distances = torch.cdist(queries, gallery, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distances.masked_fill(~other, torch.inf).amin(1)
+        found.append((distances.diagonal() < nearest).float())
+    return float(torch.cat(found).mean())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
 import shapeguide
@@ -31,10 +30,11 @@ from shapeguide.training.loop import (
 )
 from shapeguide.training.objectives import (
     MaskBank,
+    Objective,
     ShapeTerms,
-    pairwise_terms,
-    people_apart,
-    surface_terms,
+    check_batch,
+    cropped,
+    prepare_objective,
 )
 from shapeguide.training.preparation import Preparation, prepare, start_fabric
 from shapeguide.training.run_folder import claim_run_folder
@@ -45,8 +45,9 @@ from shapeguide.training.shape_quality import (
 )
 
 STAGE = 1
-CROP_MARGIN_VOXELS = 6
 SMALLEST_POPULATION = 2
+LARGEST_POPULATION = 64
+"""Cases that the pose is fitted to, at most; they are taken at equal steps."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +71,12 @@ def train_shape(
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: If the folder belongs to another run, or there is only one training case.
+        ConfigError: If the folder belongs to another run, there is only one training case, or the
+            objective needs more cases or larger batches.
         DataError: If a case cannot be used.
     """
     folder, settings = Path(run_dir), resolve(settings)
+    check_batch(settings.shape)
     preparation = prepare(dataset, settings)
     if len(preparation.train) < SMALLEST_POPULATION:
         raise ConfigError(
@@ -91,9 +94,10 @@ def train_shape(
         return load_shape_network(folder)
     fabric = start_fabric(settings)
     bank = mask_bank(preparation.prepared_train(), preparation.space, settings, fabric.device)
-    network = _new_network(dataset, settings)
+    network = _new_network(dataset, settings).to(fabric.device)
+    network.fit_pose(_population(bank), spacing_mm=bank.spacing_mm)
     _train(network, bank, folder, settings, fabric, progress)
-    network.to(fabric.device).eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
     quality = _calibrate_and_measure(network, bank, preparation, settings)
     for row in quality:
         (logger.warning if row.collapsed else logger.info)("%s", row)
@@ -106,8 +110,8 @@ def mask_bank(
 ) -> MaskBank:
     """Masks of prepared cases: on the whole working grid, or cropped around each structure.
 
-    The canonical pose removes position, so a crop loses nothing and costs a fraction; translations
-    then are not drawn.
+    The other poses remove position, so a crop loses nothing and costs a fraction; translations then
+    are not drawn.
     """
     count = len(cases.cases[0].structures)
     whole = (
@@ -118,9 +122,10 @@ def mask_bank(
     if settings.shape.pose == "grid":
         masks = torch.stack(list(whole))
     else:
-        masks = _cropped(list(whole))
+        masks = cropped(list(whole))
         limits = WarpLimits(limits.rotation_deg, limits.scale, translation_mm=0.0)
-    return MaskBank(masks.to(torch.uint8).to(device), space.spacing_mm, limits)
+    people = tuple(case.group or case.id for case in cases.cases)
+    return MaskBank(masks.to(torch.uint8).to(device), space.spacing_mm, limits, people)
 
 
 def warp_limits(settings: TrainSettings) -> WarpLimits:
@@ -161,8 +166,10 @@ def _train(
     progress: bool,
 ) -> None:
     chosen = settings.shape
-    optimizer = torch.optim.Adam(network.parameters(), lr=chosen.learning_rate)
-    network.to(fabric.device)
+    objective = prepare_objective(network, bank, chosen, generator_for(settings.seed, STAGE, -1))
+    companion = objective.companion
+    learning = network if companion is None else nn.ModuleList([network, companion])
+    optimizer = torch.optim.Adam(learning.parameters(), lr=chosen.learning_rate)
     plan = LoopPlan(
         title="shape stage",
         iterations=chosen.iterations,
@@ -171,32 +178,29 @@ def _train(
         progress=progress,
     )
     train_loop(
-        TrainingState(network, optimizer),
+        TrainingState(learning, optimizer),
         plan,
-        LoopTask(_Iterations(), _step(network, bank, settings)),
+        LoopTask(_Iterations(), _Step(objective, settings.seed)),
         run_dir=folder,
         fabric=fabric,
     )
 
 
-def _step(
-    network: ShapeNetwork, bank: MaskBank, settings: TrainSettings
-) -> Callable[[Any, int], ShapeTerms]:
-    size = settings.shape.batch_size
+@dataclass(frozen=True)
+class _Step:
+    """One iteration; what it draws depends on the seed and its number alone."""
 
-    def pairwise(_: Any, iteration: int) -> ShapeTerms:
-        generator = generator_for(settings.seed, STAGE, iteration)
-        return pairwise_terms(network, bank, batch_size=size, generator=generator)
+    objective: Objective
+    seed: int
 
-    if settings.shape.objective == "pairwise":
-        return pairwise
-    unit = people_apart(bank, generator=generator_for(settings.seed, STAGE, -1))
+    def __call__(self, _: int, iteration: int) -> ShapeTerms:
+        return self.objective.terms(generator_for(self.seed, STAGE, iteration))
 
-    def surface(_: Any, iteration: int) -> ShapeTerms:
-        generator = generator_for(settings.seed, STAGE, iteration)
-        return surface_terms(network, bank, unit=unit, batch_size=size, generator=generator)
 
-    return surface
+def _population(bank: MaskBank) -> Tensor:
+    """Masks of training cases, at most so many as the pose is fitted to."""
+    count = min(len(bank.masks), LARGEST_POPULATION)
+    return bank.masks[torch.linspace(0, len(bank.masks) - 1, count).round().long()]
 
 
 def _calibrate_and_measure(
@@ -237,31 +241,3 @@ def _write(
         quality=tuple(dict(row.as_row()) for row in quality),
     )
     write_description(description, folder)
-
-
-def _cropped(masks: list[Tensor]) -> Tensor:
-    """Masks (S, I, J, K) of each case to (N, S, i, j, k): a common box around each structure."""
-    boxes = [[_box(mask) for mask in case] for case in masks]
-    extents = [high - low + 1 for case in boxes for low, high in case if (high >= low).all()]
-    longest = torch.stack(extents).amax(0) if extents else torch.ones(3, dtype=torch.long)
-    # Room for the largest warp, and for a blob beside the structure.
-    shape = (longest.float() * 1.35).ceil().long() + 2 * CROP_MARGIN_VOXELS
-    cropped = torch.zeros((len(masks), len(masks[0]), *shape.tolist()), dtype=torch.bool)
-    for n, case in enumerate(masks):
-        for s, mask in enumerate(case):
-            low, high = boxes[n][s]
-            if (high < low).any():
-                continue
-            inside = mask[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))]
-            start = (shape - torch.tensor(inside.shape)) // 2
-            stop = start + torch.tensor(inside.shape)
-            cropped[n, s][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = inside
-    return cropped
-
-
-def _box(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last index of a mask (I, J, K) along each axis; last < first when empty."""
-    places = mask.nonzero()
-    if len(places) == 0:
-        return torch.zeros(3, dtype=torch.long), torch.full((3,), -1)
-    return places.amin(0), places.amax(0)

@@ -20,7 +20,7 @@ SUMMARIES = {
     "predict": "segment scans with a trained run",
     "evaluate": "score predictions against references",
     "demo": "train and compare on a synthetic cohort, with a report",
-    "experiment": "the tables of the paper and of the findings: table1, findings",
+    "experiment": "compare methods: table1, table2, guidance, and the findings page",
 }
 
 REFUSED, INTERRUPTED = 2, 130

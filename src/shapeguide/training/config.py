@@ -97,7 +97,7 @@ class AutoencoderSettings(Settings):
     """Channels of each stride-2 level."""
     code_length: Count = 64
     """Numbers in the code of `acnn`."""
-    iterations: Count = 400
+    iterations: Count = 800
     batch_size: Count = 4
     learning_rate: Positive = 1e-3
     decay: Literal["none", "cosine"] = "cosine"
@@ -243,6 +243,7 @@ PRESETS: dict[str, TrainSettings] = {
     "quick": TrainSettings(
         preset="quick",
         shape=ShapeSettings(iterations=100, channels=(8, 16, 32), canonical_shape=24),
+        autoencoder=AutoencoderSettings(iterations=200, channels=(8, 16, 32)),
         segmentation=SegmentationSettings(
             batch_size=2,
             channels=(8, 16, 32, 64),

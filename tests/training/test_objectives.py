@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from shapeguide.geometry.warp import WarpLimits
+from shapeguide.models.aligned_pose import AlignedPose
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.corruption import corrupt, soften
 from shapeguide.training.loop import generator_for
@@ -77,6 +78,19 @@ def test_targets_are_zero_for_one_shape_in_two_sizes_and_not_for_two_shapes() ->
     assert surface_targets(small, other, SPACING).item() > 0.15
 
 
+def test_targets_in_the_aligned_pose_count_stretch_and_not_size() -> None:
+    pose = AlignedPose(1, shape=24)
+    small, large = ellipsoid(4, 7, 5).float(), ellipsoid(6, 10.5, 7.5).float()
+    longer = ellipsoid(4, 10.5, 5).float()
+    pose.fit(small, spacing_mm=SPACING)
+    assert surface_targets(small, small, SPACING, pose=pose).item() == 0.0
+    same = surface_targets(small, large, SPACING, pose=pose).item()
+    stretched = surface_targets(small, longer, SPACING, pose=pose).item()
+    assert stretched > 3 * same
+    # The canonical pose takes the stretch out.
+    assert surface_targets(small, longer, SPACING).item() < 0.1
+
+
 def test_targets_of_an_empty_mask_are_zero() -> None:
     mask = ellipsoid(4, 7, 5).float()
     assert surface_targets(mask, torch.zeros_like(mask), SPACING).item() == 0.0
@@ -88,18 +102,6 @@ def test_unit_is_the_mean_distance_between_two_cases() -> None:
     pairs = [(0, 1), (0, 2), (1, 2)]
     each = [surface_targets(masks[a : a + 1], masks[b : b + 1], SPACING).item() for a, b in pairs]
     assert min(each) < unit < max(each)
-
-
-def test_both_objectives_give_the_network_a_gradient() -> None:
-    network = ShapeNetwork(["a"], channels=(2, 4), canonical_shape=16)
-    for terms in (
-        pairwise_terms(network, bank(), batch_size=2, generator=generator_for(0, 1)),
-        surface_terms(network, bank(), unit=0.2, batch_size=3, generator=generator_for(0, 1)),
-    ):
-        network.zero_grad()
-        terms.total.backward()
-        assert sum(p.grad.abs().sum() for p in network.parameters() if p.grad is not None) > 0
-        assert set(terms.watched()) == {"loss", "distance"}
 
 
 def test_single_case_can_train_against_its_corrupted_copies() -> None:
@@ -141,16 +143,6 @@ def test_network_that_tells_cases_apart_is_not_collapsed() -> None:
         network, bank(), pairs=30, generator=generator_for(0, 2)
     )
     assert calibration.item() == pytest.approx(quality.different)
-
-
-def test_quality_of_a_single_case_counts_as_collapsed() -> None:
-    alone = MaskBank(ellipsoid(4, 7, 5), SPACING, WarpLimits(translation_mm=0.0))
-    network = ShapeNetwork(["a"], channels=(2, 4), canonical_shape=16)
-    (quality,) = measure_quality(
-        network, alone, pairs=4, generator=generator_for(0, 1), held_out=False
-    )
-    assert quality.collapsed
-    assert quality.cases == 1
 
 
 def test_verdict_follows_from_the_figures() -> None:

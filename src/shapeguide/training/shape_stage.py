@@ -180,14 +180,14 @@ def _train(
     train_loop(
         TrainingState(learning, optimizer),
         plan,
-        LoopTask(_Iterations(), _Step(objective, settings.seed)),
+        LoopTask(_Iterations(), ShapeStep(objective, settings.seed)),
         run_dir=folder,
         fabric=fabric,
     )
 
 
 @dataclass(frozen=True)
-class _Step:
+class ShapeStep:
     """One iteration; what it draws depends on the seed and its number alone."""
 
     objective: Objective

@@ -384,9 +384,15 @@ def test_balanced_guide_has_alpha_times_the_gradient_of_dice_and_cross_entropy()
     assert {"hausdorff", "guidance_scale", "shape"} <= set(terms.watched())
 
 
-def test_balanced_guide_trains_to_the_end(cohort: Dataset, runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_balanced_guide_trains_to_the_end(
+    cohort: Dataset, runs: Path, tmp_path: Path, precision: str
+) -> None:
     settings = tiny("srn")
-    settings = settings.changed(shape_loss=settings.shape_loss.changed(balance="gradient"))
+    settings = settings.changed(
+        shape_loss=settings.shape_loss.changed(balance="gradient"),
+        machine=settings.machine.changed(precision=precision),
+    )
     guide = sg.load_autoencoder(runs / "srn" / "autoencoder")
     sg.train_segmenter(cohort, guide, run_dir=tmp_path, settings=settings, progress=False)
     assert read_log(tmp_path / LOG_FILE)[-1]["guidance_scale"] > 0

@@ -51,6 +51,8 @@ class SegmentationStep:
     def terms(self, logits: Tensor, classes: Tensor, iteration: int) -> LossTerms:
         """Loss terms of logits (B, 1 + structures, I, J, K)."""
         chosen = self.settings.segmentation
+        # Balancing asks for gradients up to here; a node of our own keeps Fabric's hook out of it.
+        logits = logits.view_as(logits)
         reference = one_hot(classes, logits.shape[1])
         probabilities = logits.softmax(dim=1)
         dice = dice_loss(probabilities[:, 1:], reference[:, 1:])

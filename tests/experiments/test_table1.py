@@ -196,8 +196,17 @@ def test_a_single_case_on_a_side_is_refused(
 ) -> None:
     sides = list(cohort)
     sides[side] = sides[side].select([sides[side][0].id])
-    with pytest.raises(ConfigError, match=f"at least 2 {role} cases with horn, found 1"):
+    with pytest.raises(ConfigError, match=f"{role} cases of at least 2 with horn, found 1"):
         run((sides[0], sides[1]), tmp_path / "out")
+
+
+def test_two_scans_of_one_person_are_not_two_people(
+    cohort: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    train, test = cohort
+    twice = test.with_same_person([case.id for case in test])
+    with pytest.raises(ConfigError, match="held-out cases of at least 2 with horn, found 1"):
+        run((train, twice), tmp_path / "out")
 
 
 def test_a_case_on_both_sides_is_refused(cohort: tuple[Dataset, Dataset], tmp_path: Path) -> None:
@@ -234,7 +243,7 @@ def test_the_printed_schedule_is_that_of_the_paper_whatever_the_settings() -> No
     shape = Cell("horn", AS_PRINTED, "grid", 3).settings(tiny()).shape
     paper = PRESETS["paper"].shape
     assert (shape.objective, shape.pose) == ("pairwise", "grid")
-    assert (shape.iterations, shape.batch_size) == (200, 1)
+    assert (shape.iterations, shape.batch_size, shape.maps) == (200, 1, "clean")
     assert (shape.learning_rate, shape.decay) == (paper.learning_rate, "none")
     assert shape.channels == tiny().shape.channels
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,8 @@ TURNED = WarpLimits(rotation_deg=8.0, scale=(0.9, 1.1), translation_mm=1.0)
 def separation(same: list[float], different: list[float], found: list[list[bool]]) -> Separation:
     """Two cases that start the pairs in turn."""
     cases = np.arange(len(same)) % 2
-    return Separation(cases, np.array(same), np.array(different), np.array(found), 0.1)
+    distances = np.array(same), np.array(different)
+    return Separation(cases, *distances, np.array(found), signature_std=0.1, people=np.arange(2))
 
 
 def bank(*shapes: NDArray[np.bool_], limits: WarpLimits = STILL) -> MaskBank:
@@ -89,6 +92,22 @@ def test_a_network_to_which_all_are_alike_finds_nobody() -> None:
         weights.zero_()
     found = measure_separation(constant, bank(ROD, BALL), pairs=4, generator=seeded())
     assert (found.ratio, found.auc, found.rank1, found.signature_std) == (0.0, 0.5, 0.0, 0.0)
+
+
+def test_two_scans_of_one_person_are_neither_two_people_nor_a_wrong_find() -> None:
+    scans = replace(bank(ROD, ROD, BALL), people=("a", "a", "b"))
+    found = measure_separation(network(), scans, pairs=30, generator=seeded())
+    # The two rods are alike; were they two people, they would lie at distance 0.
+    assert found.different.min() > 0
+    assert (found.auc, found.rank1) == (1.0, 1.0)
+    assert found.people.tolist() == [0, 0, 1]
+
+
+def test_intervals_draw_a_person_with_all_scans() -> None:
+    found = replace(separation([1.0, 2.0], [2.0, 8.0], [[True, False]]), people=np.array([0, 0]))
+    # There is one person only: every draw is the whole.
+    assert found.intervals()["ratio"] == pytest.approx((10 / 3, 10 / 3))
+    assert found.intervals()["rank1"] == (0.5, 0.5)
 
 
 def test_two_people_of_one_shape_are_not_told_apart() -> None:

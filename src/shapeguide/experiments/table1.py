@@ -63,8 +63,8 @@ def table1(
         progress: Show progress bars.
 
     Raises:
-        ConfigError: If the folder holds another table, a case is on both sides, or a structure is
-            in fewer than two cases of either side.
+        ConfigError: If the folder holds another table, a case is on both sides, or fewer than two
+            people of either side have a structure.
         DataError: If a case cannot be used.
         CheckpointError: If a file of an earlier start is damaged.
     """

@@ -20,7 +20,7 @@ from shapeguide.training.config import TrainSettings
 from shapeguide.training.objectives import MaskBank
 from shapeguide.training.shape_stage import mask_bank
 
-FEWEST_CASES = 2
+FEWEST_PEOPLE = 2
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def cases_with_structures(
     """The cases that have each structure; the label maps are read once for a results folder.
 
     Raises:
-        ConfigError: If fewer than two training cases or two held-out ones have a structure.
+        ConfigError: If training cases or held-out ones of fewer than two people have a structure.
         DataError: If a label map cannot be read.
     """
     known = read_json(files.cases) if files.cases.is_file() else {}
@@ -107,11 +107,12 @@ def _chosen(
     for name, side in (("train", train), ("test", test)):
         lacking = len(side) - len(sides[name])
         role = "training" if name == "train" else "held-out"
-        if len(sides[name]) < FEWEST_CASES:
+        people = {case.group or case.id for case in sides[name]}
+        if len(people) < FEWEST_PEOPLE:
             raise ConfigError(
-                f"{train.name}: table 1 compares people and needs at least {FEWEST_CASES} {role} "
-                f"cases with {structure}, found {len(sides[name])} ({lacking} of {len(side)} lack "
-                "it); choose another split or leave the structure out"
+                f"{train.name}: table 1 compares people and needs {role} cases of at least "
+                f"{FEWEST_PEOPLE} with {structure}, found {len(people)} ({lacking} of {len(side)} "
+                "cases lack it); choose another split or leave the structure out"
             )
         if lacking:
             logger.warning(

@@ -116,7 +116,7 @@ def error_panels(table: pd.DataFrame) -> list[ProbePanel]:
 
 def separation_figure(rows: Sequence[SeparationRow], structure: str, theme: Theme) -> Figure:
     """Every pair as a point: same case above, different cases below, one pair of rows each."""
-    figure = new_figure(8.2, 1.1 + 0.62 * len(rows), theme)
+    figure = new_figure(8.2, 1.3 + 0.62 * len(rows), theme)
     axes = figure.add_subplot()
     style_axes(axes, theme, title=structure)
     axes.grid(visible=False, axis="y")
@@ -146,15 +146,15 @@ def separation_figure(rows: Sequence[SeparationRow], structure: str, theme: Them
     axes.set_ylim(-len(rows) + 0.45, 0.6)
     axes.set_xlim(0, farthest * 1.05 or 1)
     axes.set_xlabel(UNITS, fontsize=8.5)
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(0.0, -0.32 / len(rows) - 0.1), ncols=3, frameon=False,
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False,
         fontsize=8.5, labelcolor=theme.ink, markerscale=2.2,
     )  # fmt: skip
     return figure
 
 
 def probe_figure(panels: Sequence[ProbePanel], structure: str, theme: Theme) -> Figure:
-    """Mean distance with its interval; a colour for each objective, dashes for the grid pose."""
+    """Mean distance with its interval; a colour for each objective, a dash for each pose."""
     columns = 2 if len(panels) == 4 else 3
     figure = new_figure(3.6 * columns, 2.9 * -(-len(panels) // columns) + 0.6, theme)
     figure.suptitle(structure, x=0.01, ha="left", fontsize=11, color=theme.ink, fontweight="bold")
@@ -198,7 +198,7 @@ def _draw_line(axes: Axes, line: pd.DataFrame, objective: str, pose: str, theme:
         at,
         middle,
         color=colour,
-        linestyle=LINE_STYLES.get(pose, "dotted"),
+        linestyle=LINE_STYLES[pose],
         marker="o",
         markersize=2.8,
         linewidth=1.5,
@@ -209,9 +209,11 @@ def _draw_line(axes: Axes, line: pd.DataFrame, objective: str, pose: str, theme:
 def _write_columns(axes: Axes, height: float, words: Sequence[str], colour: str) -> None:
     """Words in columns to the right of the axes."""
     for place, word in enumerate(words):
-        axes.text(
-            1.07 + 0.11 * place, height, word, transform=axes.get_yaxis_transform(),
-            ha="center", va="center", fontsize=8.5, color=colour,
+        # In points, for a share of the axes would change with them while the figure is laid out.
+        axes.annotate(
+            word, (1, height), xycoords=axes.get_yaxis_transform(), xytext=(26 + 46 * place, 0),
+            textcoords="offset points", ha="center", va="center", fontsize=8.5, color=colour,
+            annotation_clip=False,
         )  # fmt: skip
 
 

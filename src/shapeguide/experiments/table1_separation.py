@@ -30,9 +30,12 @@ class Separation:
     different: NDArray[np.float64]
     """Raw distance of a warped copy of it and one of another case, shape (P,)."""
     found: NDArray[np.bool_]
-    """Whether the nearest of all cases was the same case, shape (searches, cases)."""
+    """Whether the nearest of the case itself and of all other people's was the case itself, shape
+    (searches, cases)."""
     signature_std: float
     """Standard deviation of signatures between cases, over their mean size."""
+    people: NDArray[np.int64]
+    """Number of the person that each case shows, shape (cases,), from 0."""
 
     @property
     def ratio(self) -> float:
@@ -50,17 +53,17 @@ class Separation:
         return float(self.found.mean())
 
     def intervals(self, *, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals of ratio, auc and rank1 that resample cases, not pairs.
+        """95 % bootstrap intervals of ratio, auc and rank1 that resample people, not pairs.
 
-        Pairs that start from one case are not independent, so a case is drawn with all of them.
+        Pairs that start from one person are not independent, so a person is drawn with all of them.
         """
-        count = self.found.shape[1]
+        count = int(self.people.max()) + 1
         drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=RESAMPLES)
-        weights = drawn.astype(np.float64)
+        weights = drawn.astype(np.float64)[:, self.people]
         resampled = {
             "ratio": self._ratios(weights),
             "auc": self._aucs(weights),
-            "rank1": weights @ self.found.mean(axis=0) / count,
+            "rank1": weights @ self.found.mean(axis=0) / weights.sum(axis=1),
         }
         tail = (1 - CONFIDENCE) / 2
         ends = {name: np.quantile(values, (tail, 1 - tail)) for name, values in resampled.items()}
@@ -90,18 +93,20 @@ def measure_separation(
 
     Args:
         network: A trained network of one structure.
-        bank: Masks of held-out cases that have it, at least two.
+        bank: Masks of held-out cases that have it, of at least two people. Two scans of one
+            person are neither a pair of two people nor a wrong find.
         pairs: Pairs of either kind; every case starts equally many, but for a rest.
         generator: Source of all randomness, on the CPU.
     """
-    count = len(bank.masks)
+    count, people = len(bank.masks), _people(bank)
+    other = torch.from_numpy(people[:, None] != people[None])
     views = 1 + ceil(pairs / count)
     copies = torch.stack(
         [torch.cat(list(_signatures(network, bank, generator))) for _ in range(views)]
     )
     case = torch.arange(pairs) % count
     view, other_view = _two_of(views, pairs, generator)
-    other_case = (case + torch.randint(1, count, (pairs,), generator=generator)) % count
+    other_case = torch.multinomial(other[case].double(), 1, generator=generator)[:, 0]
     start = copies[view, case]
     same = signature_distance(start, copies[other_view, case])[:, 0]
     different = signature_distance(start, copies[other_view, other_case])[:, 0]
@@ -109,9 +114,17 @@ def measure_separation(
         cases=case.numpy(),
         same=same.double().cpu().numpy(),
         different=different.double().cpu().numpy(),
-        found=np.stack([_found(copies[v], copies[v - 1]) for v in range(views)]),
+        found=np.stack([_found(copies[v], copies[v - 1], other) for v in range(views)]),
         signature_std=_spread(copies),
+        people=people,
     )
+
+
+def _people(bank: MaskBank) -> NDArray[np.int64]:
+    """Number of the person that each case shows; each another one where the bank does not say."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(bank.people))}
+    count = len(bank.masks)
+    return np.array([numbers[name] for name in bank.people] if numbers else range(count))
 
 
 def _signatures(
@@ -128,16 +141,16 @@ def _two_of(views: int, pairs: int, generator: torch.Generator) -> tuple[Tensor,
     return first, (first + torch.randint(1, views, (pairs,), generator=generator)) % views
 
 
-def _found(queries: Tensor, gallery: Tensor) -> NDArray[np.bool_]:
+def _found(queries: Tensor, gallery: Tensor, other: Tensor) -> NDArray[np.bool_]:
     """Whether each query's nearest in the gallery is its own case, both (cases, 1, i, j, k).
 
+    Candidates are the case itself and those of other people, where `other` (cases, cases) says so.
     Equally near to another case is not found, so a network that gives one signature finds nobody.
     """
     # Row by row: all pairs at once would be large at whole-volume size.
     distances = torch.stack([signature_distance(gallery, one[None])[:, 0] for one in queries])
-    own = distances.diagonal().clone()
-    distances.fill_diagonal_(torch.inf)
-    found: NDArray[np.bool_] = (own < distances.amin(1)).cpu().numpy()
+    nearest = distances.masked_fill(~other.to(distances.device), torch.inf).amin(1)
+    found: NDArray[np.bool_] = (distances.diagonal() < nearest).cpu().numpy()
     return found
 
 

@@ -363,10 +363,12 @@ def test_each_guide_has_its_weight_and_all_the_same_ramp(guidance: str, full: fl
         "boundary_weight": 0.5,
         "hausdorff_weight": 0.6,
     }
-    step = step_of(guidance, **weights)
+    step = step_of(guidance, balance="none", **weights)
     assert step.weight(10) == pytest.approx(full / 4)
     assert step.weight(13) == step.weight(99) == full
-    assert step_of(guidance, balance="gradient", **weights).weight(99) == 0.4
+    assert step_of(guidance, balance="gradient_all", **weights).weight(99) == 0.4
+    of_shape_only = step_of(guidance, balance="gradient", **weights).weight(99)
+    assert of_shape_only == (0.4 if guidance == "shape" else full)
 
 
 def test_balanced_guide_has_alpha_times_the_gradient_of_dice_and_cross_entropy() -> None:
@@ -375,7 +377,7 @@ def test_balanced_guide_has_alpha_times_the_gradient_of_dice_and_cross_entropy()
     classes = (torch.rand((2, 6, 6, 6), generator=generator) > 0.7).to(torch.uint8)
     gradients = {}
     for iteration in (9, 99):
-        terms = step_of("hausdorff", balance="gradient", alpha=0.25).terms(
+        terms = step_of("hausdorff", balance="gradient_all", alpha=0.25).terms(
             logits, classes, iteration
         )
         (gradients[iteration],) = torch.autograd.grad(terms.total, logits)
@@ -390,7 +392,7 @@ def test_balanced_guide_trains_to_the_end(
 ) -> None:
     settings = tiny("srn")
     settings = settings.changed(
-        shape_loss=settings.shape_loss.changed(balance="gradient"),
+        shape_loss=settings.shape_loss.changed(balance="gradient_all"),
         machine=settings.machine.changed(precision=precision),
     )
     guide = sg.load_autoencoder(runs / "srn" / "autoencoder")

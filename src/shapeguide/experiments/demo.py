@@ -36,7 +36,6 @@ DEMO_SETTINGS = QUICK.changed(
     # A coarser working grid makes room for more iterations; predictions still return to 1 mm.
     data=QUICK.data.changed(spacing_mm=(1.5, 1.5, 1.5)),
     shape=QUICK.shape.changed(iterations=200),
-    shape_loss=QUICK.shape_loss.changed(alpha=0.3),
     segmentation=QUICK.segmentation.changed(dice_iterations=300, guided_iterations=150),
 )
 

@@ -107,8 +107,8 @@ class AutoencoderSettings(Settings):
 class GuidanceSettings(Settings):
     """How the shape loss, or the loss of a rival, enters the segmentation stage."""
 
-    alpha: NotNegative = 0.1
-    """Weight of the shape loss; with balanced gradients, of every guide."""
+    alpha: NotNegative = 0.3
+    """Weight of the shape loss; with balanced gradients, the size of its gradient."""
     ramp_iterations: CountOrZero = 0
     """Iterations over which the weight grows linearly from 0 to alpha."""
     cap: Positive = 1.0
@@ -117,8 +117,10 @@ class GuidanceSettings(Settings):
     """`hard` as published: min(distance, cap), no gradient above; `smooth` never loses it."""
     distance: Literal["calibrated", "raw"] = "calibrated"
     """`raw` as published: the norm of the signatures' difference as it comes."""
-    balance: Literal["none", "gradient"] = "none"
-    """`gradient`: alpha is the norm of the guide's gradient over that of Dice and cross-entropy."""
+    balance: Literal["none", "gradient", "gradient_all"] = "gradient"
+    """`gradient`: alpha is the norm of the shape loss's gradient over that of Dice and
+    cross-entropy, so it means the same for every structure, spacing and number of cases;
+    `gradient_all`: of every guide's, instead of its published weight."""
     acnn_weight: NotNegative = 0.01
     """Weight of the distance of codes with `acnn` guidance, as published."""
     srn_reconstruction_weight: NotNegative = 0.5
@@ -133,6 +135,12 @@ class GuidanceSettings(Settings):
     """Weight of the Hausdorff distance-transform loss, in mm2, with `hausdorff` guidance."""
     accept_collapsed: bool = False
     """Guide with a shape network that failed the check for collapse."""
+
+    def is_balanced(self, guidance: str) -> bool:
+        """Whether the gradient of a guide of that name is scaled to its share."""
+        return self.balance == "gradient_all" or (
+            self.balance == "gradient" and guidance == "shape"
+        )
 
 
 class SegmentationSettings(Settings):
@@ -225,7 +233,9 @@ PRESETS: dict[str, TrainSettings] = {
             decay="none",
             one_per_structure=True,
         ),
-        shape_loss=GuidanceSettings(alpha=0.1, cap=1.0, cap_form="hard", distance="raw"),
+        shape_loss=GuidanceSettings(
+            alpha=0.1, cap=1.0, cap_form="hard", distance="raw", balance="none"
+        ),
         segmentation=SegmentationSettings(
             channels=(32, 64, 128, 256),
             dice_iterations=800,

@@ -62,7 +62,7 @@ class SegmentationStep:
         if self.guide is None or iteration < chosen.dice_iterations:
             return LossTerms(dice, cross_entropy)
         found, weight = self.guide.guide(probabilities, reference), self.weight(iteration)
-        if self.settings.shape_loss.balance == "none":
+        if not self.settings.shape_loss.is_balanced(self.settings.guidance):
             return LossTerms(dice, cross_entropy, weight * found.loss, found.figures)
         base = LossTerms(dice, cross_entropy).total
         term, scale = balanced(base, found.loss, logits, share=weight)
@@ -71,7 +71,7 @@ class SegmentationStep:
     def weight(self, iteration: int) -> float:
         """Weight of the guide in an iteration: a ramp, if there is one, then its full weight.
 
-        With balanced gradients it is alpha for every guide.
+        With a balanced gradient it is alpha, whatever the guide.
         """
         guidance = self.settings.shape_loss
         done = iteration + 1 - self.settings.segmentation.dice_iterations
@@ -82,7 +82,7 @@ class SegmentationStep:
             "boundary": guidance.boundary_weight,
             "hausdorff": guidance.hausdorff_weight,
         }
-        if guidance.balance == "gradient":
+        if guidance.is_balanced(self.settings.guidance):
             return guidance.alpha * ramp
         return full.get(self.settings.guidance, guidance.alpha) * ramp
 

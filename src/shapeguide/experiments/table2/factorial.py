@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from shapeguide.data.dataset import Dataset
+from shapeguide.experiments.table2.cube import METRICS, Cube, cubes
 from shapeguide.experiments.table2.design import Table2Design
 from shapeguide.experiments.table2.engine import Table2, table2
 from shapeguide.experiments.table2.factors import GuidanceFactors
@@ -20,14 +20,6 @@ from shapeguide.experiments.table2.statistics import (
     signed_rank_over_cases,
 )
 from shapeguide.experiments.table2.systems import PLAIN
-from shapeguide.experiments.table2.tables import (
-    METRICS,
-    TEST,
-    differences,
-    finite_differences,
-    joined_pairs,
-    with_pooled,
-)
 from shapeguide.files import written_whole
 from shapeguide.training.config import TrainSettings, resolve
 
@@ -102,40 +94,31 @@ def main_effects(table: pd.DataFrame, factors: GuidanceFactors) -> pd.DataFrame:
     """
     combinations = factors.combinations()
     rows: list[dict[str, object]] = []
-    for key, group in with_pooled(table).groupby(TEST, sort=False):
-        named = dict(zip(TEST, key, strict=True))
-        systems = {str(name): found for name, found in group.groupby("system", sort=False)}
-        if PLAIN not in systems:
+    for named, cube in cubes(table):
+        if PLAIN not in cube.systems:
             continue
-        pairs = {
-            name: joined_pairs(systems[name], systems[PLAIN])
-            for name in combinations
-            if name in systems
-        }
         for factor, levels in factors.levels().items():
             for level in levels:
-                chosen = [pairs[name] for name in pairs if combinations[name][factor] == level]
-                rows += [
-                    {**named, **effect, "factor": factor, "level": level}
-                    for effect in _effects(chosen)
-                ]
+                chosen = [s for s in cube.systems if combinations.get(s, {}).get(factor) == level]
+                found = [_effect(cube, chosen, metric) for metric in METRICS if chosen]
+                rows += [{**named, **one, "factor": factor, "level": level} for one in found]
     return pd.DataFrame(rows)
 
 
-def _effects(pairs: list[pd.DataFrame]) -> Iterator[dict[str, object]]:
-    if not pairs:
-        return
-    joined = pd.concat(pairs, ignore_index=True)
-    for metric in METRICS:
-        measured = finite_differences(joined, metric)
-        low, high = cluster_interval(measured)
-        yield {
-            "metric": metric,
-            "systems": len(pairs),
-            "mean_difference": finite_mean(measured),
-            "low": low,
-            "high": high,
-            "p": signed_rank_over_cases(differences(joined, metric)),
-            "cases": int(joined["case"].nunique()),
-            "seeds": int(np.unique(joined["seed"]).size),
-        }
+def _effect(cube: Cube, systems: list[str], metric: str) -> dict[str, object]:
+    """Against the plain system, over all scores of all systems: each case keeps its own."""
+    measured = [cube.finite_differences(system, PLAIN, metric) for system in systems]
+    differences = [cube.differences(system, PLAIN, metric) for system in systems]
+    together = np.concatenate(measured, axis=1)
+    low, high = cluster_interval(together)
+    there = np.logical_or.reduce([cube.there(system, PLAIN) for system in systems])
+    return {
+        "metric": metric,
+        "systems": len(systems),
+        "mean_difference": finite_mean(together),
+        "low": low,
+        "high": high,
+        "p": signed_rank_over_cases(np.concatenate(differences, axis=1)),
+        "cases": int(there.any(axis=1).sum()),
+        "seeds": len(np.unique(cube.seeds[there.any(axis=0)])),
+    }

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from shapeguide.experiments.table2.cube import ANY_SEVERITY, CORRUPTED
 from shapeguide.experiments.table2.folder import ResultFiles
-from shapeguide.experiments.table2.systems import PLAIN
-from shapeguide.experiments.table2.tables import ANY_SEVERITY, CORRUPTED, GUIDED
+from shapeguide.experiments.table2.systems import GUIDED, PLAIN
 from shapeguide.files import written_whole
 from shapeguide.report.theme import Theme, as_png, new_figure, style_axes, themed
 

@@ -33,8 +33,9 @@ def cluster_interval(values: Scores, *, seed: int = 0) -> tuple[float, float]:
     if kept.sum() < 2:
         return float("nan"), float("nan")
     sums = np.where(finite, values, 0.0)[kept].sum(axis=1)
-    drawn = _draws(int(kept.sum()), seed)
-    means = (drawn @ sums) / (drawn @ finite[kept].sum(axis=1).astype(np.float64))
+    counts = finite[kept].sum(axis=1)
+    sums, counts = (_draws(int(kept.sum()), seed) @ np.stack([sums, counts], axis=1)).T
+    means = sums / counts
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)

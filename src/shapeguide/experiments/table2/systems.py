@@ -11,6 +11,7 @@ from shapeguide.training.config import TrainSettings
 
 PLAIN = "plain"
 SRN = "srn"
+GUIDED = "shape"
 TRAINED_GUIDES = ("shape", "acnn", "srn")
 """Guidance by a network that is trained first."""
 GUIDE_SETTINGS = ("shape", "autoencoder")
@@ -70,7 +71,7 @@ SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
         System(PLAIN),
-        System("shape", guidance="shape"),
+        System(GUIDED, guidance="shape"),
         System("shape_all_maps", guidance="shape", label_maps="all"),
         System("acnn", guidance="acnn"),
         System(SRN, guidance="srn"),

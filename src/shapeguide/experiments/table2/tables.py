@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from shapeguide.experiments.table2.cube import METRICS, TEST, Cube, Mask, cubes
 from shapeguide.experiments.table2.statistics import (
     cluster_interval,
     finite_mean,
@@ -15,42 +15,16 @@ from shapeguide.experiments.table2.statistics import (
     signed_rank_over_cases,
     signed_rank_over_pairs,
 )
-from shapeguide.experiments.table2.systems import PLAIN
-from shapeguide.metrics.summary import HIGHER_IS_BETTER, paired_differences
-
-METRICS = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm")
-TEST = ["dataset", "structure", "regime", "severity", "postprocess", "weights"]
-"""What two systems have in common when they are compared."""
-CORRUPTED = "corrupted"
-ANY_SEVERITY = "all"
-GUIDED = "shape"
-SCORE = ["seed", "image"]
-"""What tells the scores of one case under one system apart."""
-
-
-def with_pooled(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows, and the degraded ones twice more: over severities, and over all corruptions.
-
-    The regime of the latter is `all+corrupted` for `all`; the severity of both is `all`. The column
-    `image` tells the images of a case apart.
-    """
-    parts = table["regime"].str.partition("+")
-    trained, corruption = parts[0], parts[2]
-    steps = table["severity"].astype(str)
-    rows = table.assign(severity=steps, image=corruption + steps)
-    degraded = corruption != ""
-    if not degraded.any():
-        return rows
-    per_corruption = rows[degraded].assign(severity=ANY_SEVERITY)
-    pooled = per_corruption.assign(regime=trained[degraded] + f"+{CORRUPTED}")
-    return pd.concat([rows, per_corruption, pooled], ignore_index=True)
+from shapeguide.experiments.table2.systems import GUIDED, PLAIN
+from shapeguide.metrics.summary import HIGHER_IS_BETTER
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Means over cases, seeds and images, per test, system and metric.
 
     A missed structure has Dice 0, which enters the mean, and infinite distances, which do not: they
-    are counted in `missed`.
+    are counted in `missed`. Degraded images are summed up once more over severities, with severity
+    `all`, and over all corruptions, with a regime such as `all+corrupted`.
 
     Args:
         table: Rows of `table2.csv`.
@@ -60,25 +34,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         that resamples cases), median, count (values that these are over), missed, cases, seeds.
     """
     rows = []
-    for named, group in _groups(with_pooled(table), [*TEST, "system"]):
-        for metric in METRICS:
-            values = _by_case(group, metric)
-            low, high = cluster_interval(values)
-            finite = values[np.isfinite(values)]
-            rows.append(
-                {
-                    **named,
-                    "metric": metric,
-                    "mean": finite_mean(values),
-                    "low": low,
-                    "high": high,
-                    "median": float(np.median(finite)) if finite.size else float("nan"),
-                    "count": int(finite.size),
-                    "missed": int(group["missed"].sum()),
-                    "cases": int(group["case"].nunique()),
-                    "seeds": int(group["seed"].nunique()),
-                }
-            )
+    for named, cube in cubes(table):
+        for system in cube.systems:
+            there = cube.there(system)
+            counts = {"missed": cube.missed_by(system, there), **_counts(cube, there)}
+            for metric in METRICS:
+                rows.append({**named, "system": system, **_mean_of(cube, system, metric), **counts})
     return pd.DataFrame(rows)
 
 
@@ -96,20 +57,25 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns that name a test, then first, second, metric, mean_first, mean_second,
         mean_difference (first minus second, where both found the structure), low, high (95 %
-        bootstrap interval that resamples cases), p, p_holm, p_holm_test, p_pairs, wins, losses,
-        ties (cases, of the first), pairs, cases, seeds, missed_first, missed_second. No rows when
+        bootstrap interval that resamples cases), p, p_pairs, wins, losses, ties (cases, of the
+        first), pairs, cases, seeds, missed_first, missed_second, p_holm, p_holm_test. No rows when
         there is nothing to compare.
     """
     rows = []
-    for named, group in _groups(with_pooled(table), TEST):
-        systems = {str(name): rows for name, rows in group.groupby("system", sort=False)}
-        for first, second in pairs_to_compare(list(systems)):
-            joined = joined_pairs(systems[first], systems[second])
-            if joined.empty:
+    for named, cube in cubes(table):
+        for first, second in pairs_to_compare(cube.systems):
+            both = cube.there(first, second)
+            if not both.any():
                 continue
+            counts = {
+                "pairs": int(both.sum()),
+                **_counts(cube, both),
+                "missed_first": cube.missed_by(first, both),
+                "missed_second": cube.missed_by(second, both),
+            }
             for metric in METRICS:
-                compared = _compared(joined, metric)
-                rows.append({**named, "first": first, "second": second, **compared})
+                compared = _compared(cube, first, second, metric)
+                rows.append({**named, "first": first, "second": second, **compared, **counts})
     found = pd.DataFrame(rows)
     if found.empty:
         return found
@@ -128,71 +94,44 @@ def pairs_to_compare(systems: Sequence[str]) -> list[tuple[str, str]]:
     return against_plain + against_rivals
 
 
-def joined_pairs(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the same case, seed and image side by side, suffixed `_first` and `_second`."""
-    columns = ["case", *SCORE, *METRICS, "missed"]
-    return first[columns].merge(
-        second[columns], on=["case", *SCORE], suffixes=("_first", "_second"), validate="1:1"
-    )
-
-
-def differences(joined: pd.DataFrame, metric: str) -> NDArray[np.float64]:
-    """First minus second by case, shape (cases, scores of each); nan where there is no pair."""
-    found = paired_differences(
-        joined[f"{metric}_first"].to_numpy(np.float64),
-        joined[f"{metric}_second"].to_numpy(np.float64),
-    )
-    return _by_case(joined.assign(difference=found), "difference")
-
-
-def finite_differences(joined: pd.DataFrame, metric: str) -> NDArray[np.float64]:
-    """First minus second where both found the structure, shape as `differences`; nan elsewhere."""
-    first = joined[f"{metric}_first"].to_numpy(np.float64)
-    second = joined[f"{metric}_second"].to_numpy(np.float64)
-    both = np.isfinite(first) & np.isfinite(second)
-    found = np.subtract(first, second, out=np.full(len(joined), np.nan), where=both)
-    return _by_case(joined.assign(difference=found), "difference")
-
-
-def _compared(joined: pd.DataFrame, metric: str) -> dict[str, object]:
-    found = differences(joined, metric)
-    first = joined[f"{metric}_first"].to_numpy(np.float64)
-    second = joined[f"{metric}_second"].to_numpy(np.float64)
-    both = np.isfinite(first) & np.isfinite(second)
-    measured = finite_differences(joined, metric)
-    low, high = cluster_interval(measured)
-    gains = np.nansum(np.sign(found), axis=1) * (1 if metric in HIGHER_IS_BETTER else -1)
+def _mean_of(cube: Cube, system: str, metric: str) -> dict[str, object]:
+    values = cube.of(system, metric)
+    low, high = cluster_interval(values)
+    finite = values[np.isfinite(values)]
     return {
         "metric": metric,
-        "mean_first": finite_mean(first[both]),
-        "mean_second": finite_mean(second[both]),
-        "mean_difference": finite_mean(measured),
+        "mean": finite_mean(values),
         "low": low,
         "high": high,
-        "p": signed_rank_over_cases(found),
-        "p_pairs": signed_rank_over_pairs(found),
-        "wins": int((gains > 0).sum()),
-        "losses": int((gains < 0).sum()),
-        "ties": int((gains == 0).sum()),
-        "pairs": len(joined),
-        "cases": int(joined["case"].nunique()),
-        "seeds": int(joined["seed"].nunique()),
-        "missed_first": int(joined["missed_first"].sum()),
-        "missed_second": int(joined["missed_second"].sum()),
+        "median": float(np.median(finite)) if finite.size else float("nan"),
+        "count": int(finite.size),
     }
 
 
-def _groups(
-    table: pd.DataFrame, columns: list[str]
-) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
-    for key, group in table.groupby(columns, sort=False):
-        yield dict(zip(columns, key, strict=True)), group
+def _compared(cube: Cube, first: str, second: str, metric: str) -> dict[str, object]:
+    differences = cube.differences(first, second, metric)
+    measured = cube.finite_differences(first, second, metric)
+    both = np.isfinite(measured)
+    low, high = cluster_interval(measured)
+    gains = np.nansum(np.sign(differences), axis=1) * (1 if metric in HIGHER_IS_BETTER else -1)
+    compared = (~np.isnan(differences)).any(axis=1)
+    return {
+        "metric": metric,
+        "mean_first": finite_mean(cube.of(first, metric)[both]),
+        "mean_second": finite_mean(cube.of(second, metric)[both]),
+        "mean_difference": finite_mean(measured),
+        "low": low,
+        "high": high,
+        "p": signed_rank_over_cases(differences),
+        "p_pairs": signed_rank_over_pairs(differences),
+        "wins": int((gains > 0).sum()),
+        "losses": int((gains < 0).sum()),
+        "ties": int((compared & (gains == 0)).sum()),
+    }
 
 
-def _by_case(group: pd.DataFrame, column: str) -> NDArray[np.float64]:
-    """Values of a column, shape (cases, scores of each), cases in order of their ids."""
-    cases, case_ids = pd.factorize(group["case"], sort=True)
-    places = group.groupby(cases).cumcount().to_numpy()
-    values = np.full((len(case_ids), int(places.max()) + 1), np.nan)
-    values[cases, places] = group[column].to_numpy(np.float64)
-    return values
+def _counts(cube: Cube, there: Mask) -> dict[str, int]:
+    return {
+        "cases": int(there.any(axis=1).sum()),
+        "seeds": len(np.unique(cube.seeds[there.any(axis=0)])),
+    }

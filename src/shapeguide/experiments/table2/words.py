@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from shapeguide.experiments.table2.tables import ANY_SEVERITY, CORRUPTED
+from shapeguide.experiments.table2.cube import ANY_SEVERITY, CORRUPTED
 from shapeguide.report.words import METRIC_NAMES, p_text, records, shown, signed
 
 Row = tuple[str, ...]

@@ -70,7 +70,18 @@ def _dilated(masks: Tensor) -> Tensor:
 
 
 def _blur(masks: Tensor) -> Tensor:
-    return functional.avg_pool3d(masks, 3, stride=1, padding=1, count_include_pad=False)
+    """Mean of the 27 neighbours, or of those that exist; axis by axis, as `_dilated`."""
+    for axis in (2, 3, 4):
+        length = masks.shape[axis]
+        low, high = masks.narrow(axis, 0, length - 1), masks.narrow(axis, 1, length - 1)
+        total, shape = masks.clone(), [1] * masks.ndim
+        total.narrow(axis, 0, length - 1).add_(high)
+        total.narrow(axis, 1, length - 1).add_(low)
+        places = torch.arange(length, device=masks.device)
+        neighbours = 1 + (places > 0).float() + (places < length - 1).float()
+        shape[axis] = length
+        masks = total.div_(neighbours.reshape(shape))
+    return masks
 
 
 def _smooth_noise(masks: Tensor, generator: torch.Generator) -> Tensor:

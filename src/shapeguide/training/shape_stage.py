@@ -194,6 +194,7 @@ class ShapeStep:
     seed: int
 
     def __call__(self, _: int, iteration: int) -> ShapeTerms:
+        """Loss terms of this iteration; its batch is nothing but its number."""
         return self.objective.terms(generator_for(self.seed, STAGE, iteration))
 
 

@@ -74,23 +74,33 @@ def surface_targets(
     Returns:
         Shape (B, S), 0 where either mask is empty.
     """
-    both = torch.cat([first, second])
-    if pose is None:
-        posed = canonical_pose(
-            both, spacing_mm=spacing_mm, shape=TARGET_SHAPE, extent=TARGET_EXTENT
-        )
-        sizes = torch.full((first.shape[1], 3), 2 * TARGET_EXTENT / (TARGET_SHAPE - 1))
-    else:
-        posed = pose(both, spacing_mm=spacing_mm, shape=TARGET_SHAPE)
-        sizes = pose.voxel_sizes(TARGET_SHAPE)
-    edges = (posed > 0.5).cpu().numpy()
     found = np.zeros(first.shape[:2], dtype=np.float32)
-    for item, structure in np.ndindex(*found.shape):
-        one, other = edges[item, structure], edges[item + len(first), structure]
-        if one.any() and other.any() and not np.array_equal(one, other):
-            i, j, k = sizes[structure].tolist()
-            found[item, structure] = assd_mm(surface_distances(one, other, spacing_mm=(i, j, k)))
+    differ = (first != second).flatten(1).any(1).nonzero()[:, 0]
+    if len(differ) == 0:
+        return torch.from_numpy(found).to(first.device)
+    posed, sizes = _posed(torch.cat([first[differ], second[differ]]), spacing_mm, pose)
+    edges = (posed > 0.5).cpu().numpy()
+    for place, item in enumerate(differ.tolist()):
+        for structure, size in enumerate(sizes):
+            one, other = edges[place, structure], edges[place + len(differ), structure]
+            if one.any() and other.any() and not np.array_equal(one, other):
+                distances = surface_distances(one, other, spacing_mm=size)
+                found[item, structure] = assd_mm(distances)
     return torch.from_numpy(found).to(first.device)
+
+
+def _posed(
+    masks: Tensor, spacing_mm: tuple[float, float, float], pose: AlignedPose | None
+) -> tuple[Tensor, list[tuple[float, float, float]]]:
+    """Views of masks (B, S, I, J, K), and the edge lengths of their voxels for each structure."""
+    if pose is None:
+        step = 2 * TARGET_EXTENT / (TARGET_SHAPE - 1)
+        posed = canonical_pose(
+            masks, spacing_mm=spacing_mm, shape=TARGET_SHAPE, extent=TARGET_EXTENT
+        )
+        return posed, [(step, step, step)] * masks.shape[1]
+    posed = pose(masks, spacing_mm=spacing_mm, shape=TARGET_SHAPE)
+    return posed, [(i, j, k) for i, j, k in pose.voxel_sizes(TARGET_SHAPE).tolist()]
 
 
 def people_apart(

@@ -41,7 +41,7 @@ def separation(table: pd.DataFrame, intervals: pd.DataFrame, published: pd.DataF
         same = [*keys, *(() if "dataset" not in intervals else ("dataset",))]
         table = table.merge(intervals, on=same, how="left", validate="m:1")
     caption, shown = _constant(table, ["dataset", *keys], keep=("objective", "pose"))
-    heads = [*shown, "same", "different", "ratio", "AUC", "rank-1", "spread", "seconds"]
+    heads = [*shown, "same", "different", "ratio", "AUC", "rank-1", "signature spread", "seconds"]
     rows = []
     for structure, group in table.groupby("structure", sort=False):
         rows += _published_rows(published, str(structure), shown, len(heads))
@@ -55,7 +55,7 @@ def separation(table: pd.DataFrame, intervals: pd.DataFrame, published: pd.DataF
             ]
             rows.append([*(str(row[name]) for name in shown), *figures])
     note = (
-        "mean raw distances; 95 % intervals resample held-out cases"
+        "mean raw distances; 95 % intervals resample held-out people"
         if len(intervals)
         else ("mean raw distances")
     )

@@ -36,7 +36,7 @@ class Measured:
     """Mean raw distance of affine pairs of two held-out cases."""
     ratio: float
     ratio_low: float
-    """Low end of the 95 % bootstrap interval that resamples cases; so below."""
+    """Low end of the 95 % bootstrap interval that resamples people; so below."""
     ratio_high: float
     auc: float
     auc_low: float

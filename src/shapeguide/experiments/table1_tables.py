@@ -70,7 +70,7 @@ def cell_table(dataset: str, measured: Mapping[Cell, Measured]) -> pd.DataFrame:
 
 
 def interval_table(dataset: str, measured: Mapping[Cell, Measured]) -> pd.DataFrame:
-    """The 95 % bootstrap intervals of each cell, which resample held-out cases, and case counts."""
+    """The 95 % bootstrap intervals of each cell, which resample people, and case counts."""
     rows = [
         {"dataset": dataset, **asdict(cell)}
         | {name: getattr(found, name) for name in INTERVALS}

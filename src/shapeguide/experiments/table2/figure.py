@@ -17,6 +17,7 @@ from shapeguide.report.theme import Theme, as_png, new_figure, style_axes, theme
 
 SHOWN = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "hausdorff_mm": "Hausdorff (mm)"}
 POSTPROCESSES = ("none", "largest")
+READING = "mean and 95 % interval; ring: as predicted, dot: largest component kept"
 ENDS = ["low", "mean", "high"]
 PANEL_INCHES = 2.35
 ROW_INCHES = 0.3
@@ -57,7 +58,22 @@ def systems_figure(summary: pd.DataFrame, theme: Theme) -> Figure:
             _draw(axes, summary[here & (summary["metric"] == metric)], systems, theme)
             axes.set_xlabel(title, fontsize=8.5)
             axes.tick_params(labelleft=column == 0)
+    figure.suptitle(READING, fontsize=8.5, color=theme.faint, x=0.01, ha="left")
     return figure
+
+
+def _note(axes: Axes, text: str, place: float, theme: Theme) -> None:
+    """Small text at the right end of a row."""
+    axes.annotate(
+        text,
+        (1, place),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="center",
+        fontsize=6.5,
+        color=theme.ink,
+        bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1.0},
+    )
 
 
 def shown_regimes(summary: pd.DataFrame) -> list[tuple[str, str]]:
@@ -90,6 +106,10 @@ def _draw(axes: Axes, rows: pd.DataFrame, systems: Sequence[str], theme: Theme) 
             )
             if system == PLAIN and postprocess == "largest":
                 axes.axvline(float(mean), color=theme.faint, linewidth=0.8, linestyle=(0, (3, 3)))
+            missed = int(by_system["missed"].loc[system])
+            # Keeping the largest component never loses all of a structure: one count for both.
+            if missed and postprocess == "largest" and by_system["metric"].loc[system] != "dice":
+                _note(axes, f"{missed} missed", float(place), theme)
     axes.set_yticks(places, systems, color=theme.ink, fontsize=8.5)
     axes.set_ylim(-0.6, len(systems) - 0.4)
     axes.grid(visible=False, axis="y")

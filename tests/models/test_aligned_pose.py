@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shapeguide.models.aligned_pose import AlignedPose, rotation_of
+from shapeguide.models.aligned_pose import AlignedPose, rotation_of, without_tail
 from shapeguide.models.canonical_pose import canonical_pose
 
 MM = (1.0, 1.0, 1.0)
@@ -103,6 +103,25 @@ def test_equal_masks_have_equal_views_with_and_without_a_graph() -> None:
     pose, mask = fitted(), hook()
     with_graph = pose(mask.clone().requires_grad_(), spacing_mm=MM)
     assert torch.equal(with_graph, pose(mask, spacing_mm=MM))
+
+
+def test_faint_tail_over_the_whole_grid_hardly_moves_the_view() -> None:
+    pose, mask = fitted(), hook(shift=4.0)
+    assert change(pose, mask, mask.clamp(min=0.02)) < 0.1
+    values = without_tail(torch.tensor([0.0, 0.02, 0.5, 1.0])).tolist()
+    assert values == pytest.approx([0.0, 0.0, 0.496, 1.0], abs=1e-3)
+
+
+def test_a_single_voxel_has_a_view() -> None:
+    mask = torch.zeros((1, 1, 9, 9, 9))
+    mask[0, 0, 4, 3, 5] = 1
+    pose = AlignedPose(1, shape=16)
+    pose.fit(mask, spacing_mm=MM)
+    view = pose(mask.requires_grad_(), spacing_mm=MM)
+    view.sum().backward()
+    assert view.max() > 0.5
+    assert mask.grad is not None
+    assert mask.grad.isfinite().all()
 
 
 def test_a_ball_is_not_turned_at_random() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shapeguide.models.canonical_pose import central_moments, confident, sample_cube
+from shapeguide.models.canonical_pose import central_moments, sample_cube
 
 EXTENT = 3.0
 """Half the edge of the view, in standard deviations of the population along each axis."""
@@ -24,6 +24,8 @@ STEPS = 6
 """Each step leaves about a quarter of the error of a rotation."""
 LONGEST_STEP_RAD = 0.35
 FIT_ROUNDS = 4
+TAIL = 0.15
+"""Probabilities well below count for nothing in the moments."""
 RIDGE = 1e-3
 
 
@@ -64,7 +66,7 @@ class AlignedPose(nn.Module):
         Returns:
             Shape (B, S, shape, shape, shape), float32. An empty mask stays empty.
         """
-        placed = _Placed.at_rest(confident(masks.float()).flatten(0, 1), spacing_mm)
+        placed = _Placed.at_rest(masks.float().flatten(0, 1), spacing_mm)
         turned = self._turned(placed, len(masks))
         views = turned.view(self._axes(len(masks)), shape or self.shape)
         return views.reshape(*masks.shape[:2], *views.shape[1:])
@@ -145,7 +147,7 @@ class _Placed:
     @classmethod
     def at_rest(cls, masks: Tensor, spacing_mm: tuple[float, float, float]) -> _Placed:
         """By their own moments, not turned."""
-        centre_mm, covariance = central_moments(masks, spacing_mm=spacing_mm)
+        centre_mm, covariance = central_moments(without_tail(masks), spacing_mm=spacing_mm)
         square = covariance.diagonal(dim1=-2, dim2=-1).sum(-1) / 3
         identity = torch.eye(3, device=masks.device).expand(len(masks), 3, 3)
         relative = covariance / square[:, None, None]
@@ -159,6 +161,17 @@ class _Placed:
         """The masks in their frames along axes (B, 3, 3): (B, shape, shape, shape)."""
         frame_mm = self.size_mm[:, None, None] * (self.rotation @ axes)
         return sample_cube(self.masks, self.centre_mm, frame_mm, self.spacing_mm, shape, EXTENT)
+
+
+def without_tail(masks: Tensor) -> Tensor:
+    """Probabilities without their faint tail; 0 and 1 stay as they are, the middle nearly so.
+
+    Over a whole head the faint tail of a soft prediction outweighs the structure and would carry
+    its moments away. Pushing all probabilities apart, as the canonical pose does, would move the
+    moments of an interpolated edge, and with them those of every warped mask.
+    """
+    fourth, tail = masks.square().square(), TAIL**4
+    return masks * fourth * (1 + tail) / (fourth + tail)
 
 
 def turn_filters(template: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:

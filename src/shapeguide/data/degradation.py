@@ -27,11 +27,11 @@ Degradation: TypeAlias = Callable[[Volume, int, np.random.Generator], Volume]
 Image: TypeAlias = NDArray[np.float32]
 
 SEVERITIES = (1, 2, 3)
-NOISE_DEVIATIONS = (0.25, 0.5, 0.9)
+NOISE_DEVIATIONS = (0.4, 0.8, 1.2)
 """Standard deviation of each channel of the noise, in standard deviations of the foreground."""
 BLUR_MM = (0.8, 1.2, 2.0)
 """Standard deviation of the blur."""
-BIAS_LOG_GAIN = (0.3, 0.6, 1.0)
+BIAS_LOG_GAIN = (0.4, 0.8, 1.2)
 """Largest absolute logarithm of the gain."""
 GHOST_STRENGTH = (0.35, 0.65, 0.95)
 """Share of every third line of k-space that is lost."""
@@ -40,7 +40,7 @@ SLAB_SHARE = (0.06, 0.12, 0.2)
 """Thickness of the missing slab, as a share of the extent along its axis."""
 SLICE_MM = (2.5, 4.0, 6.0)
 """Thickness and distance of the slices."""
-LOG_GAMMA = (0.3, 0.6, 0.9)
+LOG_GAMMA = (0.4, 0.8, 1.2)
 """Absolute logarithm of the exponent of the contrast curve."""
 CONTRAST_PERCENTILES = (0.5, 99.5)
 

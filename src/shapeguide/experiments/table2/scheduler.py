@@ -171,6 +171,8 @@ def _begin(counter: Any, share: _Share) -> None:
         import torch
 
         torch.set_num_threads(min(torch.get_num_threads(), share.threads))
+    # Fabric says with every training what the log of the run says too.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     # Between two tasks Ctrl-C is for the process that hands them out.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -24,9 +24,11 @@ STEPS = 6
 """Each step leaves about a quarter of the error of a rotation."""
 LONGEST_STEP_RAD = 0.35
 FIT_ROUNDS = 4
+"""Times that the population is turned onto its own mean shape."""
 TAIL = 0.15
 """Probabilities well below count for nothing in the moments."""
 RIDGE = 1e-3
+"""Share of its mean that is added to the diagonal of the Gram matrix."""
 
 
 class AlignedPose(nn.Module):

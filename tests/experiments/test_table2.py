@@ -298,6 +298,35 @@ def test_cases_without_the_structure_are_left_out_and_counted(
         table2(train, hollow, out=tmp_path / "hollow", settings=settings, design=alone)
 
 
+def test_the_autoencoder_of_srn_restores_the_predictions_of_srn_and_plain(
+    cohort: Path, settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = settings.changed(
+        autoencoder=settings.autoencoder.changed(channels=(4, 8), iterations=4, batch_size=1),
+        machine=settings.machine.changed(precision="fp32"),
+    )
+    both = replace(DESIGN, systems=systems_named(["plain", "srn"]), corruptions=())
+
+    def fail(*_: object, **__: object) -> None:
+        raise DataError("no autoencoder today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shapeguide.experiments.table2.guides.train_autoencoder", fail)
+        found = run(cohort, tmp_path / "out", tiny, both)
+    assert not found.complete
+    assert found.failures["guide few3/1/srn"] == "no autoencoder today"
+    assert set(found.scores["system"]) == {"plain"}
+    assert set(found.scores["postprocess"]) == {"none", "largest"}
+    found = run(cohort, tmp_path / "out", tiny, both)
+    assert found.complete
+    counts = found.scores.groupby(["system", "postprocess"]).size()
+    assert counts.to_dict() == {
+        (system, postprocess): TEST_CASES * 2
+        for system in ("plain", "srn")
+        for postprocess in ("none", "largest", "srn")
+    }
+
+
 def test_one_cell_is_done_alone_by_its_command(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

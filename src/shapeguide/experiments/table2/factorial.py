@@ -90,7 +90,8 @@ def main_effects(table: pd.DataFrame, factors: GuidanceFactors) -> pd.DataFrame:
     Returns:
         The columns that name a test, then metric, factor, level, systems (how many it is over),
         mean_difference, low, high (95 % bootstrap interval that resamples cases), p (signed-rank
-        test over the mean differences of the cases), cases, seeds.
+        test over the mean differences of the cases), missed and missed_plain (structures, over the
+        same scores), cases, seeds.
     """
     combinations = factors.combinations()
     rows: list[dict[str, object]] = []
@@ -119,6 +120,8 @@ def _effect(cube: Cube, systems: list[str], metric: str) -> dict[str, object]:
         "low": low,
         "high": high,
         "p": signed_rank_over_cases(np.concatenate(differences, axis=1)),
+        "missed": sum(cube.missed_by(s, cube.there(s, PLAIN)) for s in systems),
+        "missed_plain": sum(cube.missed_by(PLAIN, cube.there(s, PLAIN)) for s in systems),
         "cases": int(there.any(axis=1).sum()),
         "seeds": len(np.unique(cube.seeds[there.any(axis=0)])),
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pandas as pd
 
 from shapeguide.experiments.table2.cube import ANY_SEVERITY, CORRUPTED
@@ -28,11 +31,7 @@ def summary_rows(summary: pd.DataFrame) -> list[Row]:
     columns = ["structure", "regime", "weights", "system"]
     for key, group in kept.groupby(columns, sort=False):
         by_metric = {row["metric"]: row for row in records(group)}
-        means = [
-            f"{shown(m, by_metric[m]['mean'])} [{by_metric[m]['low']:.3g}, "
-            f"{by_metric[m]['high']:.3g}]"
-            for m in SHOWN
-        ]
+        means = [_with_interval(metric, by_metric[metric]) for metric in SHOWN]
         rows.append((*map(str, key), *means, str(by_metric["dice"]["missed"])))
     return rows
 
@@ -47,14 +46,17 @@ def effect_rows(effects: pd.DataFrame) -> list[Row]:
         The first row holds the headings.
     """
     headings: Row = ("structure", "regime", "weights", "factor", "level", "metric")
-    rows: list[Row] = [(*headings, "difference", "95 %", "p")]
+    rows: list[Row] = [(*headings, "difference", "95 %", "p", "missed", "missed by plain")]
     if effects.empty:
         return rows
     for row in records(effects[_overall(effects) & effects["metric"].isin(SHOWN)]):
         metric = str(row["metric"])
         interval = f"{signed(metric, row['low'])} to {signed(metric, row['high'])}"
         named = [str(row[name]) for name in headings]
-        rows.append((*named, signed(metric, row["mean_difference"]), interval, p_text(row)))
+        missed = (str(row["missed"]), str(row["missed_plain"]))
+        rows.append(
+            (*named, signed(metric, row["mean_difference"]), interval, p_text(row), *missed)
+        )
     return rows
 
 
@@ -65,6 +67,13 @@ def cell_rows(cells: pd.DataFrame) -> list[Row]:
         seconds = (row["guide_seconds"], row["train_seconds"], row["score_seconds"])
         rows.append((str(row["cell"]), *(f"{value:.0f}" for value in seconds)))
     return rows
+
+
+def _with_interval(metric: str, row: dict[str, Any]) -> str:
+    """Mean and interval; round brackets, for a terminal may take square ones as markup."""
+    if math.isnan(row["low"]):
+        return shown(metric, row["mean"])
+    return f"{shown(metric, row['mean'])} ({row['low']:.3g} to {row['high']:.3g})"
 
 
 def _overall(table: pd.DataFrame) -> pd.Series[bool]:

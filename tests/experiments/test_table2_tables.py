@@ -242,7 +242,16 @@ def test_systems_share_a_guide_unless_they_change_its_settings() -> None:
 
 def test_only_the_network_of_the_plain_system_can_be_branched_from() -> None:
     branching = [name for name, system in SYSTEMS.items() if system.branches]
-    assert branching == ["shape", "shape_all_maps", "acnn", "srn", "boundary", "hausdorff"]
+    assert branching == [
+        "shape",
+        "shape_all_maps",
+        "acnn",
+        "acnn_all_maps",
+        "srn",
+        "srn_all_maps",
+        "boundary",
+        "hausdorff",
+    ]
 
 
 def test_unknown_systems_are_named_beside_the_known() -> None:

@@ -104,6 +104,24 @@ class AutoencoderSettings(Settings):
     """Course of the learning rate over the stage."""
 
 
+class RestorerSettings(Settings):
+    """The shape restorer: it completes and cleans predictions by what label maps look like."""
+
+    iterations: CountOrZero = 500
+    """0 trains none."""
+    channels: tuple[Count, ...] = (16, 32, 64)
+    """Channels of the levels of its U-Net."""
+    batch_size: Count = 8
+    learning_rate: Positive = 3e-3
+    decay: Literal["none", "cosine"] = "cosine"
+    """Course of the learning rate over the stage."""
+    spacing_mm: Positive = 2.0
+    """It works on voxels about this large, or on those of the working space if they are larger."""
+    caution: NotNegative = 3.0
+    """A connected region is changed when the restorer's log odds for the new class over the old
+    reach this somewhere in it; so edges stay as the segmenter saw them."""
+
+
 class GuidanceSettings(Settings):
     """How the shape loss, or the loss of a rival, enters the segmentation stage."""
 
@@ -210,6 +228,7 @@ class TrainSettings(Settings):
     warp: WarpSettings = WarpSettings()
     shape: ShapeSettings = ShapeSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
+    restorer: RestorerSettings = RestorerSettings()
     shape_loss: GuidanceSettings = GuidanceSettings()
     segmentation: SegmentationSettings = SegmentationSettings()
     machine: MachineSettings = MachineSettings()
@@ -233,6 +252,7 @@ PRESETS: dict[str, TrainSettings] = {
             decay="none",
             one_per_structure=True,
         ),
+        restorer=RestorerSettings(iterations=0),
         shape_loss=GuidanceSettings(
             alpha=0.1, cap=1.0, cap_form="hard", distance="raw", balance="none"
         ),
@@ -254,6 +274,7 @@ PRESETS: dict[str, TrainSettings] = {
         preset="quick",
         shape=ShapeSettings(iterations=100, channels=(8, 16, 32), canonical_shape=24),
         autoencoder=AutoencoderSettings(iterations=200, channels=(8, 16, 32)),
+        restorer=RestorerSettings(iterations=300, channels=(8, 16, 32)),
         segmentation=SegmentationSettings(
             batch_size=2,
             channels=(8, 16, 32, 64),

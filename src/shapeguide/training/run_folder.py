@@ -20,7 +20,7 @@ from shapeguide.training.log import LOG_FILE
 RUN_FILE = "run.json"
 BRANCH_FILE = "before_guidance.safetensors"
 """Checkpoint of the last iteration without the shape loss, where other guidance can set in."""
-GUIDANCE_SETTINGS = ("guidance", "shape", "autoencoder", "shape_loss")
+GUIDANCE_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
 """Settings that the iterations before the guidance do not depend on."""
 
 

@@ -65,7 +65,7 @@ class Table2Design:
     def cells(self) -> tuple[Cell, ...]:
         """Everything that is trained and tested, seed by seed so that pairs come early.
 
-        With all training cases `shape_all_maps` is `shape` itself, and left out there.
+        With all training cases `shape_all_maps` is `shape` itself, and left out there; so for others.
         """
         return tuple(
             Cell(regime, seed, system)

@@ -16,7 +16,7 @@ TRAINED_GUIDES = ("shape", "acnn", "srn")
 """Guidance by a network that is trained first."""
 GUIDE_SETTINGS = ("shape", "autoencoder")
 """Groups of settings that decide on such a network."""
-SHARED_SETTINGS = ("guidance", "shape", "autoencoder", "shape_loss")
+SHARED_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
 """Settings that the Dice iterations do not depend on."""
 
 
@@ -74,7 +74,9 @@ SYSTEMS: dict[str, System] = {
         System(GUIDED, guidance="shape"),
         System("shape_all_maps", guidance="shape", label_maps="all"),
         System("acnn", guidance="acnn"),
+        System("acnn_all_maps", guidance="acnn", label_maps="all"),
         System(SRN, guidance="srn"),
+        System("srn_all_maps", guidance="srn", label_maps="all"),
         System("boundary", guidance="boundary"),
         System("hausdorff", guidance="hausdorff"),
         System("unet2d", segmenter="unet2d"),

@@ -136,6 +136,22 @@ def test_machine_settings_may_change_between_two_starts(cohort: Dataset, trained
     assert same(weights(trained), again.network.state_dict())
 
 
+def test_settings_that_a_stage_does_not_use_may_change_between_two_starts(
+    cohort: Dataset, tmp_path: Path
+) -> None:
+    settings, folder = tiny(), tmp_path / "shape"
+    sg.train_shape(cohort, run_dir=folder, settings=settings, progress=False)
+    other = settings.changed(
+        autoencoder=settings.autoencoder.changed(iterations=7),
+        restorer=settings.restorer.changed(iterations=7),
+        shape_loss=settings.shape_loss.changed(alpha=2.0),
+    )
+    sg.train_shape(cohort, run_dir=folder, settings=other, progress=False)
+    used = settings.changed(shape=settings.shape.changed(iterations=7))
+    with pytest.raises(ConfigError, match=r"another run: settings\.shape\.iterations"):
+        sg.train_shape(cohort, run_dir=folder, settings=used, progress=False)
+
+
 def test_three_cases_train(cohort: Dataset, tmp_path: Path) -> None:
     few = cohort.select([case.id for case in cohort][:3])
     sg.train(few, out=tmp_path, settings=tiny(), progress=False)

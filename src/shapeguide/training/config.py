@@ -117,7 +117,7 @@ class RestorerSettings(Settings):
     """Course of the learning rate over the stage."""
     spacing_mm: Positive = 2.0
     """It works on voxels about this large, or on those of the working space if they are larger."""
-    caution: NotNegative = 3.0
+    caution: NotNegative = 2.0
     """A connected region is changed when the restorer's log odds for the new class over the old
     reach this somewhere in it; so edges stay as the segmenter saw them."""
 

@@ -22,6 +22,13 @@ BRANCH_FILE = "before_guidance.safetensors"
 """Checkpoint of the last iteration without the shape loss, where other guidance can set in."""
 GUIDANCE_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
 """Settings that the iterations before the guidance do not depend on."""
+UNUSED_SETTINGS: dict[str, tuple[str, ...]] = {
+    "shape": ("guidance", "autoencoder", "restorer", "shape_loss"),
+    "autoencoder": ("shape", "restorer", "shape_loss"),
+    "restorer": ("guidance", "shape", "autoencoder", "shape_loss"),
+    "segmentation": ("restorer",),
+}
+"""Settings that a stage does not depend on, by its name; between two starts they may change."""
 
 
 def claim_run_folder(
@@ -53,7 +60,9 @@ def claim_run_folder(
     }
     path = folder / RUN_FILE
     if path.is_file():
-        differences = differences_in_words(_read_identity(path), identity)
+        unused = UNUSED_SETTINGS.get(stage, ())
+        was, now = (_without(known, unused) for known in (_read_identity(path), identity))
+        differences = differences_in_words(was, now)
         if differences:
             raise ConfigError(
                 f"{folder} holds another run: {'; '.join(differences[:6])}. "
@@ -89,10 +98,9 @@ def branch(source: Path, folder: Path) -> None:
             f"{source} has no {BRANCH_FILE}: it is not a segmentation run, or has not yet done "
             "its Dice iterations"
         )
-    was, now = (_read_identity(path / RUN_FILE) for path in (source, folder))
-    for identity in (was, now):
-        for name in GUIDANCE_SETTINGS:
-            identity["settings"].pop(name, None)
+    was, now = (
+        _without(_read_identity(path / RUN_FILE), GUIDANCE_SETTINGS) for path in (source, folder)
+    )
     differences = differences_in_words(was, now)
     if differences:
         raise ConfigError(f"cannot branch from {source}: {'; '.join(differences[:6])}")
@@ -136,6 +144,11 @@ def _read_identity(path: Path) -> dict[str, Any]:
         return {name: content[name] for name in ("stage", "settings", "dataset")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); use another run folder") from error
+
+
+def _without(identity: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    kept = {name: value for name, value in identity["settings"].items() if name not in names}
+    return {**identity, "settings": kept}
 
 
 def differences_in_words(was: Any, now: Any, name: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from shapeguide.errors import ConfigError
-from shapeguide.experiments.table2.systems import PLAIN, SRN, SYSTEMS, System
+from shapeguide.experiments.table2.systems import SYSTEMS, System
 
 ALL = "all"
 REGIMES = (ALL, "few5", "few3")
@@ -40,6 +40,8 @@ class Table2Design:
     severities: tuple[int, ...] = SEVERITIES
     weights: tuple[Weights, ...] = WEIGHTS
     """Weights that are tested: the average over the iterations, or the last ones."""
+    restores: bool = True
+    """Whether predictions restored by the shape restorer are tested too."""
 
     def __post_init__(self) -> None:
         for name in ("seeds", "regimes", "corruptions", "severities", "weights"):
@@ -65,7 +67,8 @@ class Table2Design:
     def cells(self) -> tuple[Cell, ...]:
         """Everything that is trained and tested, seed by seed so that pairs come early.
 
-        With all training cases `shape_all_maps` is `shape` itself, and left out there; so for others.
+        With all training cases `shape_all_maps` is `shape` itself, and left
+        out there; so it is for the others.
         """
         return tuple(
             Cell(regime, seed, system)
@@ -119,15 +122,6 @@ def case_count(regime: str) -> int | None:
     if match is None:
         raise ConfigError(f"unknown regime {regime!r}; choose all, or few and a number, as in few3")
     return int(match.group(1))
-
-
-def srn_wanted(design: Table2Design, cell: Cell) -> bool:
-    """Whether the reconstruction by SRN's autoencoder is tested on a cell as post-processing.
-
-    It is on SRN itself, as its paper has it, and on the plain segmenter of the same seed.
-    """
-    trained = any(system.name == SRN for system in design.systems)
-    return trained and cell.system.name in (PLAIN, SRN)
 
 
 def _listed(values: Sequence[object]) -> str:

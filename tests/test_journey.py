@@ -14,7 +14,7 @@ from shapeguide.cli import main
 TINY = shlex.split(
     "--preset quick --device cpu --precision fp32 --channels 4 8 --dice-iterations 3 "
     "--guided-iterations 2 --shape.iterations 4 --shape.channels 4 8 --shape.quality-pairs 4 "
-    "--accept-collapsed"
+    "--restorer.iterations 2 --restorer.channels 4 8 --accept-collapsed"
 )
 STRUCTURE = ("--structure", "horn=1")
 

@@ -20,6 +20,7 @@ def few_iterations(spacing_mm: float) -> TrainSettings:
     return quick.changed(
         data=quick.data.changed(spacing_mm=(spacing_mm,) * 3, centre="foreground"),
         shape=quick.shape.changed(iterations=3, quality_pairs=8),
+        restorer=quick.restorer.changed(iterations=2),
         shape_loss=quick.shape_loss.changed(accept_collapsed=True),
         segmentation=quick.segmentation.changed(dice_iterations=2, guided_iterations=1),
     )

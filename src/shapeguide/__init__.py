@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from shapeguide.losses import ShapeLoss
     from shapeguide.metrics.scores import score
     from shapeguide.models.autoencoder_model import load_autoencoder, reconstruct
+    from shapeguide.models.restorer_model import load_restorer, restore
     from shapeguide.models.segmenter import load_segmenter
     from shapeguide.models.shape_model import load_shape_network
     from shapeguide.training.autoencoder_stage import train_autoencoder
     from shapeguide.training.config import TrainSettings, preset
+    from shapeguide.training.restorer_stage import train_restorer
     from shapeguide.training.segmentation_stage import train_segmenter
     from shapeguide.training.shape_stage import train_shape
     from shapeguide.training.train import train
@@ -47,6 +49,7 @@ __all__ = [
     "describe",
     "evaluate",
     "load_autoencoder",
+    "load_restorer",
     "load_segmenter",
     "load_shape_network",
     "predict",
@@ -56,9 +59,11 @@ __all__ = [
     "read_label_map",
     "read_volume",
     "reconstruct",
+    "restore",
     "score",
     "train",
     "train_autoencoder",
+    "train_restorer",
     "train_segmenter",
     "train_shape",
     "write_cohort",
@@ -80,10 +85,12 @@ _HOMES = {
     "losses": ("ShapeLoss",),
     "metrics.scores": ("score",),
     "models.autoencoder_model": ("load_autoencoder", "reconstruct"),
+    "models.restorer_model": ("load_restorer", "restore"),
     "models.segmenter": ("load_segmenter",),
     "models.shape_model": ("load_shape_network",),
     "training.autoencoder_stage": ("train_autoencoder",),
     "training.config": ("TrainSettings", "preset"),
+    "training.restorer_stage": ("train_restorer",),
     "training.segmentation_stage": ("train_segmenter",),
     "training.shape_stage": ("train_shape",),
     "training.train": ("train",),

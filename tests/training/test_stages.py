@@ -37,6 +37,7 @@ def tiny(**changes: object) -> TrainSettings:
     quick = preset("quick")
     settings = quick.changed(
         shape=quick.shape.changed(iterations=4, channels=(4, 8), quality_pairs=8),
+        restorer=quick.restorer.changed(iterations=2, batch_size=2, channels=(4, 8)),
         shape_loss=quick.shape_loss.changed(accept_collapsed=True),
         segmentation=quick.segmentation.changed(
             channels=(4, 8), dice_iterations=4, guided_iterations=2, validate_every=2
@@ -63,9 +64,11 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def test_training_leaves_settings_log_models_and_no_stray_file(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert names >= {RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINT_FILE, "model.safetensors", "shape"}
+    assert names >= {RUN_FILE, LOG_FILE, MODEL_FILE, CHECKPOINT_FILE, "model.safetensors"}
+    assert names >= {"shape", "restorer"}
     assert not [name for name in names if name.startswith(".writing")]
     assert (trained / "shape" / MODEL_FILE).is_file()
+    assert (trained / "restorer" / MODEL_FILE).is_file()
     assert any((trained / "tensorboard").iterdir())
     rows = read_log(trained / LOG_FILE)
     assert {"dice", "shape", "shape_distance", "capped_share", "learning_rate"} <= set(rows[-1])

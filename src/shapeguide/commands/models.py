@@ -56,6 +56,7 @@ class _Train:
     def run(self) -> int:
         """Train all stages, and note in the run folder which cases were kept for testing."""
         from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
+        from shapeguide.models.restorer_model import RESTORER_FOLDER
         from shapeguide.training.run_folder import clear_run_folder
         from shapeguide.training.train import SHAPE_FOLDER
 
@@ -68,8 +69,8 @@ class _Train:
         if guide is not None and (guide / SHAPE_FOLDER).is_dir():
             guide = guide / SHAPE_FOLDER
         if self.overwrite:
-            clear_run_folder(self.out / SHAPE_FOLDER)
-            clear_run_folder(self.out / AUTOENCODER_FOLDER)
+            for inner in (SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER):
+                clear_run_folder(self.out / inner)
             clear_run_folder(self.out)
         sg.train(
             train,
@@ -108,8 +109,12 @@ class Predict:
     """Keep only the largest connected component of each structure."""
     probabilities: bool = False
     """Also write the probability of each structure."""
+    restore: bool = True
+    """Complete and clean predictions by the shape restorer of the run, where it has one. It can
+    paint over what a scan truly shows, such as a resection or a lesion; volumes.csv states for
+    each structure how much it changed."""
     reconstruct: bool = False
-    """Restore predictions by the SRN autoencoder of the run."""
+    """Restore predictions by the SRN autoencoder of the run instead."""
     autoencoder: OptionalPath = None
     """A run whose SRN autoencoder restores them instead."""
     weights: Literal["last", "best", "average"] = "last"
@@ -129,6 +134,7 @@ class Predict:
             options=PredictionOptions(
                 largest_component=self.largest_component,
                 probabilities=self.probabilities,
+                restore=self.restore,
                 reconstruct=self.reconstruct,
                 autoencoder=self.autoencoder,
                 overwrite=self.overwrite,

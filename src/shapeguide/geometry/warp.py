@@ -84,24 +84,35 @@ def draw_affine_warps(limits: WarpLimits, *, count: int, generator: torch.Genera
     return torch.cat([linear, limits.translation_mm * sides[:, 4:, None]], dim=2)
 
 
-def warp_images(images: Tensor, warps: Tensor, *, spacing_mm: tuple[float, float, float]) -> Tensor:
+def warp_images(
+    images: Tensor,
+    warps: Tensor,
+    *,
+    spacing_mm: tuple[float, float, float],
+    coarsening: int = 1,
+) -> Tensor:
     """Warp intensities, linearly interpolated; beyond the grid the nearest edge voxel goes on.
 
     Args:
         images: Shape (B, C, I, J, K), floating; halves are interpolated in float32.
         warps: One per image, shape (B, 3, 4), in mm about the middle of the grid.
         spacing_mm: Voxel spacing of the images.
+        coarsening: Edge length, in voxels, of the blocks that a voxel of the result stands for;
+            it is read at the middle of its block, not averaged over it.
 
     Returns:
-        Warped images on the same grid, shape, type and device; differentiable.
+        Warped images on the same grid, or on that of its blocks; differentiable.
 
     Raises:
         GeometryError: If shapes do not fit together or a warp cannot be inverted.
     """
     _check_channels(images, warps)
     source_maps = _target_to_source(images.shape[2:], warps, spacing_mm)
+    source_maps[:, :, 3] += source_maps[:, :, :3].sum(2) * (coarsening - 1) / 2
+    source_maps[:, :, :3] *= coarsening
     whole = torch.zeros(len(images), 3, dtype=torch.long)
-    grid = sampling_grid(source_maps, whole, _spatial_shape(images), images)
+    i, j, k = (-(-length // coarsening) for length in images.shape[2:])
+    grid = sampling_grid(source_maps, whole, (i, j, k), images)
     return sample(images, grid, padding_mode="border")
 
 

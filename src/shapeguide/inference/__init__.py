@@ -1,7 +1,6 @@
 """Prediction on exactly the grid of the input: one volume, or many files."""
 
 from shapeguide.inference.files import (
-    VOLUMES_FILE,
     Failure,
     PredictionOptions,
     PredictionReport,
@@ -14,6 +13,7 @@ from shapeguide.inference.volumes import (
     predict_probabilities,
     prepared_probabilities,
 )
+from shapeguide.inference.volumes_table import VOLUMES_FILE
 
 __all__ = [
     "VOLUMES_FILE",

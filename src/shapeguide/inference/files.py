@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,24 +17,27 @@ from shapeguide.data.nifti import (
     write_label_map,
     write_volume,
 )
-from shapeguide.errors import ConfigError, DataError, ShapeguideError
-from shapeguide.files import written_whole
+from shapeguide.errors import DataError, ShapeguideError
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference.volumes import check_fits, label_map_from, predict_probabilities
-from shapeguide.metrics.components import keep_largest_component, structure_volumes_mm3
-from shapeguide.models.autoencoder_model import (
-    AUTOENCODER_FOLDER,
-    AutoencoderModel,
-    load_autoencoder,
+from shapeguide.inference.restorers import Restorers, load_restorers
+from shapeguide.inference.volumes import (
+    label_map_from,
+    predict_before_and_after,
+    predict_probabilities,
 )
+from shapeguide.inference.volumes_table import (
+    VOLUMES_FILE,
+    StructureVolume,
+    restored_volumes_mm3,
+    write_volumes,
+)
+from shapeguide.metrics.components import keep_largest_component, structure_volumes_mm3
 from shapeguide.models.model_files import WeightsName
 from shapeguide.models.segmenter import Segmenter, load_segmenter
 from shapeguide.training.log import ProgressBar
 
 if TYPE_CHECKING:
     import pandas as pd
-
-VOLUMES_FILE = "volumes.csv"
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,10 @@ class PredictionReport:
     """Outputs that were there before and were not touched."""
     failed: tuple[Failure, ...]
     volumes: pd.DataFrame = field(repr=False)
-    """Columns case, structure, volume_mm3; the content of `volumes.csv`."""
+    """Columns case, structure, volume_mm3, restored_mm3; the content of `volumes.csv`. The last is
+    the volume of voxels that the shape restorer added to the structure or took from it, before
+    only the largest component is kept: where the prior spoke and not the scan. It is 0 without a
+    restorer, and missing where an outcome was kept whose table did not state it."""
 
     @property
     def complete(self) -> bool:
@@ -74,8 +80,11 @@ class PredictionOptions:
     """Also write the probability of each structure, as `CASE_STRUCTURE_probability.nii.gz`."""
     overwrite: bool = False
     """Segment scans again whose label map is there already."""
+    restore: bool = True
+    """Restore predictions by the shape restorer of the run, where it has one, unless an SRN
+    autoencoder is asked for. It can paint over what a scan truly shows."""
     reconstruct: bool = False
-    """Restore predictions by the SRN autoencoder of the run."""
+    """Restore predictions by the SRN autoencoder of the run instead."""
     autoencoder: str | Path | None = None
     """Run folder, or its `autoencoder` folder, whose SRN autoencoder restores instead."""
     orientation: str | None = None
@@ -97,8 +106,12 @@ def predict_files(
     A broken scan is reported and skipped. Outputs that are there are kept unless the options say
     otherwise, so a second call does only what is missing.
 
+    Where the run folder has a shape restorer, it completes and cleans the predictions, unless the
+    options say otherwise. It knows shapes and no scan: it can paint over what a scan truly shows,
+    such as a resection or a lesion. How much it changed stands in `volumes.csv`.
+
     Args:
-        run: Run folder, or a loaded segmenter.
+        run: Run folder, or a loaded segmenter, which comes without a restorer.
         scans: Files, folders whose scans are all taken, or cases of a dataset.
         out_dir: Folder of the label maps, named by case.
         options: What to write.
@@ -108,81 +121,79 @@ def predict_files(
 
     Raises:
         DataError: If there are no scans, or two would be written to the same file.
-        CheckpointError: If the run is not finished or damaged.
-        ConfigError: If predictions are to be restored and the run has no fitting SRN autoencoder.
+        CheckpointError: If the run or its restorer is not finished or damaged.
+        ConfigError: If predictions are to be restored and the run has no fitting SRN autoencoder,
+            or its shape restorer does not fit.
     """
     options = options or PredictionOptions()
     segmenter = (
         run if isinstance(run, Segmenter) else load_segmenter(run, weights=weights, device=device)
     )
-    autoencoder = _autoencoder(run, segmenter, options)
+    restorers = load_restorers(
+        run,
+        segmenter,
+        restore=options.restore,
+        reconstruct=options.reconstruct,
+        autoencoder=options.autoencoder,
+    )
     folder = Path(out_dir)
     cases = [case for given in scans for case in _cases_of(given, options.orientation)]
     targets = _targets(cases, folder)
     written, kept, failed = [], [], []
-    volumes: dict[str, dict[str, float]] = {}
+    volumes: dict[str, dict[str, StructureVolume]] = {}
     with ProgressBar("predict", total=len(targets), done=0, shown=progress) as bar:
         for done, (target, case) in enumerate(targets.items(), start=1):
             try:
                 if target.exists() and not options.overwrite:
                     labels = read_label_map(target, structures=segmenter.structures)
+                    restored_mm3: dict[str, float] = {}
                     kept.append(target)
                 else:
-                    labels = _predict_file((segmenter, autoencoder), case, target, options)
+                    labels, restored_mm3 = _predict_file(
+                        (segmenter, restorers), case, target, options
+                    )
                     written.append(target)
-                volumes[case_id_of(target)] = structure_volumes_mm3(labels)
+                volumes[case_id_of(target)] = {
+                    name: StructureVolume(volume_mm3, restored_mm3.get(name))
+                    for name, volume_mm3 in structure_volumes_mm3(labels).items()
+                }
             except (ShapeguideError, OSError, MemoryError) as error:
                 failed.append(Failure(case.image, str(error) or type(error).__name__))
                 logger.error("%s: %s", case.image, error)
             bar.update(done)
-    table = _write_volumes(volumes, folder / VOLUMES_FILE)
+    table = write_volumes(volumes, folder / VOLUMES_FILE)
     return PredictionReport(tuple(written), tuple(kept), tuple(failed), table)
 
 
-def _autoencoder(
-    run: str | Path | Segmenter, segmenter: Segmenter, options: PredictionOptions
-) -> AutoencoderModel | None:
-    """The autoencoder that the options ask for, on the device of the segmenter."""
-    if not options.reconstruct and options.autoencoder is None:
-        return None
-    if options.autoencoder is None and isinstance(run, Segmenter):
-        raise ConfigError(
-            "predictions are restored by the autoencoder of a run: give the run folder instead of "
-            "a loaded segmenter, or name the autoencoder's folder in the options"
-        )
-    source = run if options.autoencoder is None else options.autoencoder
-    folder = Path(str(source))
-    if (folder / AUTOENCODER_FOLDER).is_dir():
-        folder = folder / AUTOENCODER_FOLDER
-    elif options.autoencoder is None:
-        raise ConfigError(
-            f"{folder} has no folder {AUTOENCODER_FOLDER!r}: it was not guided by 'srn'; name "
-            "another run whose SRN autoencoder restores its predictions"
-        )
-    model = load_autoencoder(folder)
-    check_fits(model, segmenter)
-    return replace(model, network=model.network.to(segmenter.device))
-
-
 def _predict_file(
-    models: tuple[Segmenter, AutoencoderModel | None],
+    models: tuple[Segmenter, Restorers],
     case: Case,
     target: Path,
     options: PredictionOptions,
-) -> LabelMap:
-    segmenter, autoencoder = models
+) -> tuple[LabelMap, dict[str, float]]:
+    """The label map of a scan, and what the shape restorer changed of each structure, in mm3."""
+    segmenter, restorers = models
+    structures = segmenter.structures
     volume = read_volume(case.image, orientation=case.orientation)
-    probabilities = predict_probabilities(segmenter, volume, autoencoder=autoencoder)
+    if restorers.autoencoder is not None:
+        after = predict_probabilities(segmenter, volume, autoencoder=restorers.autoencoder)
+        before = after
+    else:
+        before, after = predict_before_and_after(segmenter, volume, restorers.restorer)
     if options.probabilities:
-        for index, structure in enumerate(segmenter.structures, start=1):
+        for index, structure in enumerate(structures, start=1):
             name = f"{case_id_of(target)}_{structure.name}_probability.nii.gz"
-            kept = Volume(probabilities[index], volume.grid, volume.placement)
+            kept = Volume(after[index], volume.grid, volume.placement)
             write_volume(kept, target.parent / name)
-    labels = label_map_from(probabilities, segmenter.structures, volume)
+    labels = label_map_from(after, structures, volume)
+    restored_mm3 = restored_volumes_mm3(label_map_from(before, structures, volume), labels)
+    if restorers.restorer is not None:
+        changed = ", ".join(f"{mm3:.0f} mm3 of {name}" for name, mm3 in restored_mm3.items())
+        logger.info("%s: the shape restorer changed %s", case.id, changed)
     if options.largest_component:
         labels = keep_largest_component(labels)
     write_label_map(labels, target)
-    return labels
+    return labels, restored_mm3
 
 
 def _targets(cases: list[Case], folder: Path) -> dict[Path, Case]:
@@ -211,23 +222,3 @@ def _cases_of(given: str | Path | Case, orientation: str | None) -> list[Case]:
     path = Path(given)
     scans = list_scans(path) if path.is_dir() else [path]
     return [Case(case_id_of(scan), scan, orientation=orientation) for scan in scans]
-
-
-def _write_volumes(volumes: dict[str, dict[str, float]], path: Path) -> pd.DataFrame:
-    """Write the table of volumes; rows of cases that an earlier call predicted stay in it."""
-    import pandas as pd
-
-    columns = ["case", "structure", "volume_mm3"]
-    rows = [
-        (case, name, round(volume, 3))
-        for case, found in volumes.items()
-        for name, volume in found.items()
-    ]
-    table = pd.DataFrame(rows, columns=columns)
-    if path.is_file():
-        earlier = pd.read_csv(path, dtype={"case": str})
-        others = earlier[~earlier["case"].isin(table["case"])]
-        table = pd.concat([others, table], ignore_index=True) if len(others) else table
-    with written_whole(path) as temporary:
-        table.to_csv(temporary, index=False)
-    return table

@@ -14,6 +14,7 @@ from shapeguide.geometry.volume import LabelMap, Structure, Volume
 from shapeguide.machine import autocast, choose_precision
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.models.autoencoder_model import AutoencoderModel, reconstruct
+from shapeguide.models.restorer_model import RestorerModel, restore
 from shapeguide.models.segmenter import Segmenter
 
 WINDOW_OVERLAP = 0.25
@@ -25,6 +26,7 @@ def predict(
     *,
     largest_component: bool = False,
     autoencoder: AutoencoderModel | None = None,
+    restorer: RestorerModel | None = None,
 ) -> LabelMap:
     """Segment a volume, on exactly its grid.
 
@@ -35,34 +37,71 @@ def predict(
         volume: Of any orientation and spacing.
         largest_component: Keep only the largest connected component of each structure.
         autoencoder: Of SRN; it restores the prediction before the classes are chosen.
+        restorer: Completes and cleans the prediction before the classes are chosen. It knows
+            shapes and no scan: it can paint over what the scan truly shows, such as a resection.
 
     Raises:
         DataError: If the volume cannot be normalised, for instance because it is constant.
-        ConfigError: If the autoencoder has other structures or another spacing, or is not SRN's.
+        ConfigError: If what restores has other structures or another spacing, the autoencoder is
+            not SRN's, or both are given.
     """
-    probabilities = predict_probabilities(segmenter, volume, autoencoder=autoencoder)
+    probabilities = predict_probabilities(
+        segmenter, volume, autoencoder=autoencoder, restorer=restorer
+    )
     labels = label_map_from(probabilities, segmenter.structures, volume)
     return keep_largest_component(labels) if largest_component else labels
 
 
 def predict_probabilities(
-    segmenter: Segmenter, volume: Volume, *, autoencoder: AutoencoderModel | None = None
+    segmenter: Segmenter,
+    volume: Volume,
+    *,
+    autoencoder: AutoencoderModel | None = None,
+    restorer: RestorerModel | None = None,
 ) -> NDArray[np.float32]:
-    """Class probabilities on the grid of the volume, restored by SRN's autoencoder if one is given.
+    """Class probabilities on the grid of the volume, restored if something to restore is given.
+
+    Args:
+        segmenter: A trained segmenter.
+        volume: Of any orientation and spacing.
+        autoencoder: Of SRN.
+        restorer: A shape restorer; not together with an autoencoder.
 
     Returns:
         Shape (1 + structures, I, J, K), background first, float32.
 
     Raises:
-        ConfigError: If the autoencoder has other structures or another spacing, or is not SRN's.
+        ConfigError: If what restores has other structures or another spacing, the autoencoder is
+            not SRN's, or both are given.
     """
     if autoencoder is not None:
-        check_fits(autoencoder, segmenter)
+        check_fits(autoencoder, segmenter, restorer)
+        prepared = prepare_volume(volume, segmenter.space)
+        found = reconstruct(autoencoder, prepared_probabilities(segmenter, prepared.data))
+        return resample_channels(found, prepared.grid, volume.grid)
+    return predict_before_and_after(segmenter, volume, restorer)[1]
+
+
+def predict_before_and_after(
+    segmenter: Segmenter, volume: Volume, restorer: RestorerModel | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Class probabilities on the grid of the volume without and with the shape restorer.
+
+    Returns:
+        Two arrays as of `predict_probabilities`; one and the same where nothing was restored.
+
+    Raises:
+        ConfigError: If the restorer has other structures or another spacing.
+    """
+    if restorer is not None:
+        check_restorer_fits(restorer, segmenter)
     prepared = prepare_volume(volume, segmenter.space)
-    probabilities = prepared_probabilities(segmenter, prepared.data)
-    if autoencoder is not None:
-        probabilities = reconstruct(autoencoder, probabilities)
-    return resample_channels(probabilities, prepared.grid, volume.grid)
+    seen = prepared_probabilities(segmenter, prepared.data)
+    restored = seen if restorer is None else restore(restorer, seen)
+    before = resample_channels(seen, prepared.grid, volume.grid)
+    if np.array_equal(restored, seen):
+        return before, before
+    return before, resample_channels(restored, prepared.grid, volume.grid)
 
 
 @torch.inference_mode()
@@ -109,22 +148,43 @@ def label_map_from(
     return LabelMap(data, volume.grid, structures, volume.placement)
 
 
-def check_fits(autoencoder: AutoencoderModel, segmenter: Segmenter) -> None:
+def check_fits(
+    autoencoder: AutoencoderModel, segmenter: Segmenter, restorer: RestorerModel | None = None
+) -> None:
     """Refuse an autoencoder that cannot restore what the segmenter predicts.
 
     Raises:
-        ConfigError: If it has other structures or another spacing, or is not SRN's.
+        ConfigError: If it has other structures or another spacing, is not SRN's, or a shape
+            restorer is given beside it.
     """
+    if restorer is not None:
+        raise ConfigError(
+            "an SRN autoencoder and a shape restorer were given; each restores predictions of a "
+            "segmenter and not of the other, so leave out one of them"
+        )
     if autoencoder.flavour != "srn":
         raise ConfigError(
             f"only an autoencoder of 'srn' restores predictions, found "
             f"{autoencoder.flavour!r}; name a run that was guided by 'srn'"
         )
-    found = (autoencoder.structures, autoencoder.space.spacing_mm)
+    _check_same("autoencoder", autoencoder, segmenter)
+
+
+def check_restorer_fits(restorer: RestorerModel, segmenter: Segmenter) -> None:
+    """Refuse a shape restorer that cannot restore what the segmenter predicts.
+
+    Raises:
+        ConfigError: If it has other structures or another spacing.
+    """
+    _check_same("restorer", restorer, segmenter)
+
+
+def _check_same(title: str, model: AutoencoderModel | RestorerModel, segmenter: Segmenter) -> None:
+    found = (model.structures, model.space.spacing_mm)
     expected = (segmenter.structures, segmenter.space.spacing_mm)
     if found != expected:
         raise ConfigError(
-            f"the autoencoder was trained on {found[0]} at {found[1]} mm, the segmenter on "
+            f"the {title} was trained on {found[0]} at {found[1]} mm, the segmenter on "
             f"{expected[0]} at {expected[1]} mm; train both on the same"
         )
 

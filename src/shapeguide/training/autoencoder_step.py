@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from shapeguide.losses import cross_entropy_loss, restoration_loss
+from shapeguide.metrics.masks import foreground_box
 from shapeguide.metrics.overlap import dice
 from shapeguide.models.autoencoder_model import SMALLEST_DICE, Flavour
 from shapeguide.training.corruption import corrupt, soften
 from shapeguide.training.segmentation_batches import one_hot
+from shapeguide.training.spoiling import lose_slab
 
 CORRUPTED_SHARE = 0.75
 SOFTENED_SHARE = 0.5
+SLAB_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def srn_terms(
 def disturbed(reference: Tensor, *, generator: torch.Generator) -> Tensor:
     """What a segmenter might have predicted: three maps in four corrupted, one in two softened.
 
+    Two in five also lose a slab, as the maps that the shape restorer learns from.
+
     Args:
         reference: One-hot, background first, shape (B, 1 + S, I, J, K).
         generator: Source of all randomness, on the CPU.
@@ -79,6 +84,11 @@ def disturbed(reference: Tensor, *, generator: torch.Generator) -> Tensor:
     softened = torch.rand(len(masks), generator=generator) < SOFTENED_SHARE
     if softened.any():
         masks[softened] = soften(masks[softened], generator=generator)
+    box = foreground_box(reference[:, 1:].amax((0, 1)).cpu().numpy() > 0)
+    if box is not None:
+        # A slab of the whole grid would mostly miss small structures.
+        inside = (slice(None), slice(None), *box)
+        masks[inside] = lose_slab(masks[inside], chance=SLAB_SHARE, generator=generator)
     return with_background(masks)
 
 

@@ -109,7 +109,7 @@ class RestorerSettings(Settings):
 
     iterations: CountOrZero = 500
     """0 trains none."""
-    channels: tuple[Count, ...] = (16, 32, 64)
+    channels: tuple[Count, ...] = (8, 16, 32)
     """Channels of the levels of its U-Net."""
     batch_size: Count = 8
     learning_rate: Positive = 3e-3
@@ -274,7 +274,7 @@ PRESETS: dict[str, TrainSettings] = {
         preset="quick",
         shape=ShapeSettings(iterations=100, channels=(8, 16, 32), canonical_shape=24),
         autoencoder=AutoencoderSettings(iterations=200, channels=(8, 16, 32)),
-        restorer=RestorerSettings(iterations=300, channels=(8, 16, 32)),
+        restorer=RestorerSettings(iterations=300),
         segmentation=SegmentationSettings(
             batch_size=2,
             channels=(8, 16, 32, 64),

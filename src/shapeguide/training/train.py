@@ -1,4 +1,4 @@
-"""What guides, and then the segmenter, in one call: what `shapeguide train` does."""
+"""What guides or restores, and then the segmenter, in one call: what `shapeguide train` does."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
+from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.training.autoencoder_stage import train_autoencoder
 from shapeguide.training.config import TrainSettings, resolve
 from shapeguide.training.guides import Guide
+from shapeguide.training.restorer_stage import train_restorer
 from shapeguide.training.segmentation_stage import train_segmenter
 from shapeguide.training.shape_stage import train_shape
 
@@ -28,11 +30,15 @@ def train(
 ) -> Segmenter:
     """Train what the guidance needs, unless it is given, and then a segmenter.
 
+    With guidance "shape" a shape restorer is trained too, unless its iterations are 0, and
+    `predict_files` restores by it. The segmenter does not depend on it.
+
     The same call resumes a killed run and loads a finished one.
 
     Args:
         dataset: Training cases with label maps and structures.
-        out: Run folder; what guides has its own folder inside, `shape` or `autoencoder`.
+        out: Run folder; what guides and what restores have their own folders inside: `shape`,
+            `autoencoder`, `restorer`.
         settings: Settings, or the name of a preset; `guidance="none"` gives the plain baseline.
         shape_network: A trained shape network to use instead of training one.
         progress: Show progress bars.
@@ -55,5 +61,9 @@ def train(
     elif settings.guidance in ("acnn", "srn"):
         guide = train_autoencoder(
             dataset, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
+        )
+    if settings.guidance == "shape" and settings.restorer.iterations > 0:
+        train_restorer(
+            dataset, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress
         )
     return train_segmenter(dataset, guide, run_dir=folder, settings=settings, progress=progress)

@@ -1,0 +1,176 @@
+"""The shape restorer on small scenes: what it changes, and above all what it leaves alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.errors import CheckpointError, ConfigError
+from shapeguide.geometry.volume import Structure
+from shapeguide.models.restorer_model import RestorerModel, load_restorer, restore
+from shapeguide.models.shape_restorer import ShapeRestorer
+
+SPACE = WorkingSpace((1.0, 1.0, 1.0), (12, 12, 12))
+STRUCTURES = (Structure("horn", (1,)),)
+
+
+def model_of(
+    network: nn.Module, *, caution: float = 3.0, window: tuple[int, int, int] | None = None
+) -> RestorerModel:
+    return RestorerModel(network, STRUCTURES, SPACE, caution, (), window)
+
+
+def two_classes(horn: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.stack([1 - horn, horn]).astype(np.float32)
+
+
+def box() -> NDArray[np.float32]:
+    """Probability 0.9 in a box, 0.1 around it."""
+    horn = np.full((12, 12, 12), 0.1, dtype=np.float32)
+    horn[2:8, 2:8, 2:8] = 0.9
+    return horn
+
+
+class Adding(nn.Module):
+    """Sets the log odds of the horn over the background at chosen voxels."""
+
+    def __init__(self, *odds: tuple[tuple[slice | int, ...], float]) -> None:
+        super().__init__()
+        self.odds = odds
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        logits = probabilities.log()
+        for place, value in self.odds:
+            logits[0, 0][place], logits[0, 1][place] = 0.0, value
+        return logits
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.float32]:
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return np.asarray((3 * logits).softmax(0).numpy(), dtype=np.float32)
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 12), (7, 9, 5), (1, 2, 3), (16, 8, 8)])
+@pytest.mark.parametrize("coarsening", [1, 2, 3])
+def test_untrained_network_leaves_probabilities_bit_identical(
+    shape: tuple[int, int, int], coarsening: int
+) -> None:
+    torch.manual_seed(0)
+    network = ShapeRestorer(2, channels=(4, 8, 8), coarsening=coarsening)
+    seen = noise((2, *shape))
+    logits = network(torch.from_numpy(seen)[None])
+    assert logits.shape == (1, 2, *shape)
+    assert torch.equal(logits[0], torch.from_numpy(seen).clamp(min=1e-3).log())
+    assert np.array_equal(restore(model_of(network.eval()), seen), seen)
+
+
+def test_correction_of_coarse_blocks_stays_where_the_blocks_are() -> None:
+    network = ShapeRestorer(2, channels=(4,), coarsening=2)
+    network.add_module("unet", EchoingUNet())
+    seen = np.full((2, 8, 8, 7), 0.5, dtype=np.float32)
+    seen[:, 4:6, 2:4, 6:] = np.array([0.0, 1.0])[:, None, None, None]
+    added = network(torch.from_numpy(seen)[None]) - torch.from_numpy(seen).clamp(min=1e-3).log()
+    # The block is hottest in its own voxels; the U-Net gave back what it got, times the gain.
+    assert added.shape == (1, 2, 8, 8, 7)
+    hottest = (added[0, 1] >= added[0, 1].max() - 1e-6).nonzero()
+    assert {tuple(place) for place in hottest.tolist()} <= {
+        (i, j, 6) for i in (4, 5) for j in (2, 3)
+    }
+
+
+class EchoingUNet(nn.Module):
+    divisor = 1
+
+    def forward(self, coarse: Tensor) -> Tensor:
+        return coarse
+
+
+def test_correction_below_caution_is_not_taken() -> None:
+    seen = two_classes(box())
+    hesitant = Adding(((slice(9, 11), slice(2, 5), slice(2, 5)), 2.9))
+    assert np.array_equal(restore(model_of(hesitant), seen), seen)
+
+
+def test_region_is_taken_whole_when_one_voxel_of_it_reaches_caution() -> None:
+    seen = two_classes(box())
+    region = (slice(9, 11), slice(2, 5), slice(2, 5))
+    found = restore(model_of(Adding((region, 0.5), ((9, 3, 3), 3.0))), seen)
+    wanted = seen[1].copy()
+    wanted[region] = 1 / (1 + np.exp(-0.5))
+    wanted[9, 3, 3] = 1 / (1 + np.exp(-3.0))
+    assert np.allclose(found[1], wanted, atol=1e-6)
+    assert np.allclose(found.sum(0), 1, atol=1e-6)
+    untouched = np.ones(seen.shape[1:], dtype=bool)
+    untouched[region] = False
+    assert np.array_equal(found[:, untouched], seen[:, untouched])
+
+
+def test_regions_that_meet_at_an_edge_only_are_apart() -> None:
+    seen = two_classes(box())
+    found = restore(model_of(Adding(((9, 3, 3), 5.0), ((10, 4, 3), 0.5))), seen)
+    assert found[1, 9, 3, 3] > 0.5
+    assert found[1, 10, 4, 3] == seen[1, 10, 4, 3]
+
+
+def test_stray_voxels_are_removed_and_confirmed_ones_keep_their_values() -> None:
+    horn = box()
+    horn[10, 10, 10] = 0.8
+    seen = two_classes(horn)
+    found = restore(model_of(Adding(((10, 10, 10), -4.0), ((4, 4, 4), 9.0))), seen)
+    assert found[1, 10, 10, 10] < 0.5
+    assert found[1, 4, 4, 4] == seen[1, 4, 4, 4]
+
+
+def test_beyond_the_window_around_the_structures_nothing_changes() -> None:
+    horn = np.zeros((24, 24, 24), dtype=np.float32)
+    horn[2:8, 2:8, 2:8] = 0.9
+    horn[20, 20, 20] = 0.9
+    seen = two_classes(horn)
+    everything = Everything()
+    found = restore(model_of(everything, window=(7, 7, 7)), seen)
+    assert everything.shapes == [(1, 2, 7, 7, 7)]
+    # The median position of the horn, stray voxel included, is 5 along each axis.
+    inside = np.zeros(horn.shape, dtype=bool)
+    inside[2:9, 2:9, 2:9] = True
+    assert (found[1, inside] > 0.5).all()
+    assert np.array_equal(found[:, ~inside], seen[:, ~inside])
+
+
+class Everything(nn.Module):
+    """Finds horn everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        self.shapes.append(tuple(probabilities.shape))
+        return torch.stack([torch.zeros(1, *probabilities.shape[2:])] * 2, 1) + torch.tensor(
+            [0.0, 9.0]
+        ).view(1, 2, 1, 1, 1)
+
+
+def test_prediction_without_any_structure_stays_as_it_is() -> None:
+    seen = two_classes(np.full((6, 6, 6), 0.2, dtype=np.float32))
+    assert np.array_equal(restore(model_of(Everything()), seen), seen)
+
+
+def test_given_probabilities_are_not_written_to() -> None:
+    seen = two_classes(box())
+    before = seen.copy()
+    restore(model_of(Everything()), seen)
+    assert np.array_equal(seen, before)
+
+
+def test_probabilities_of_other_classes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"knows 1 structures.*found shape \(3, 4, 4, 4\)"):
+        restore(model_of(Everything()), noise((3, 4, 4, 4)))
+
+
+def test_folder_without_a_restorer_is_refused(tmp_path: object) -> None:
+    with pytest.raises(CheckpointError, match="no finished model"):
+        load_restorer(str(tmp_path))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from shapeguide.experiments.table2.compared import in_order
 from shapeguide.metrics.summary import paired_differences
 
 METRICS = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm")
@@ -99,12 +100,13 @@ def with_pooled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cube(rows: pd.DataFrame) -> Cube:
-    system, systems = pd.factorize(rows["system"])
+    names = tuple(in_order(rows["system"].astype(str)))
+    system = pd.Index(names).get_indexer(pd.Index(rows["system"]))
     case, cases = pd.factorize(rows["case"], sort=True)
     image, images = pd.factorize(rows["image"], sort=True)
     seed, seeds = pd.factorize(rows["seed"], sort=True)
     score = seed * len(images) + image
-    shape = (len(systems), len(cases), len(seeds) * len(images))
+    shape = (len(names), len(cases), len(seeds) * len(images))
     place = (system, case, score)
     values = {}
     for metric in METRICS:
@@ -113,5 +115,4 @@ def _cube(rows: pd.DataFrame) -> Cube:
     missed, present = np.zeros((2, *shape), dtype=np.bool_)
     missed[place] = rows["missed"].to_numpy(np.bool_)
     present[place] = True
-    names = tuple(str(name) for name in systems)
     return Cube(names, values, missed, present, np.repeat(np.asarray(seeds), len(images)))

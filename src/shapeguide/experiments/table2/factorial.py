@@ -52,7 +52,8 @@ def guidance(
         test: Cases that no training sees.
         out: Results folder, as of `table2`.
         settings: Of every training, or the name of a preset.
-        design: Seeds, regimes and test images; its systems are replaced by the combinations.
+        design: Seeds, regimes and test images; its systems are replaced by the combinations, and
+            nothing is restored.
         factors: The levels of each factor.
         jobs: Cells that are worked on at a time.
         only: One cell to do, as `regime/seed/system`.
@@ -69,7 +70,7 @@ def guidance(
         test,
         out=out,
         settings=settings,
-        design=replace(design or Table2Design(), systems=systems),
+        design=replace(design or Table2Design(), systems=systems, restores=False),
         jobs=jobs,
         only=only,
         progress=progress,

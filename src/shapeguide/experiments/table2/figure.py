@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from shapeguide.experiments.table2.compared import in_order
 from shapeguide.experiments.table2.cube import ANY_SEVERITY, CORRUPTED
 from shapeguide.experiments.table2.folder import ResultFiles
 from shapeguide.experiments.table2.systems import GUIDED, PLAIN
@@ -44,7 +45,7 @@ def systems_figure(summary: pd.DataFrame, theme: Theme) -> Figure:
         theme: Light or dark.
     """
     regimes = shown_regimes(summary)
-    systems = list(dict.fromkeys(summary["system"]))
+    systems = in_order(summary["system"])
     height = (ROW_INCHES * len(systems) + 0.75) * len(SHOWN)
     figure = new_figure(PANEL_INCHES * len(regimes) + 1.2, height, theme)
     for row, (metric, title) in enumerate(SHOWN.items()):

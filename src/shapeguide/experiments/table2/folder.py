@@ -19,6 +19,8 @@ from shapeguide.training.run_folder import differences_in_words
 
 IDENTITY_FILE = "experiment.json"
 HEARTBEAT_SECONDS = 5.0
+LATER_SETTINGS = ("restorer",)
+"""Groups that earlier versions did not know; what they trained does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def claim_folder(files: ResultFiles, identity: dict[str, Any]) -> dict[str, Any]
     folder, path = files.folder, files.identity
     if path.is_file():
         found = read_json(path)
-        was = {name: found.get(name) for name in identity}
-        differences = differences_in_words(was, _plain_values(identity))
+        now = _plain_values(identity)
+        was = _with_later_settings({name: found.get(name) for name in identity}, now)
+        differences = differences_in_words(was, now)
         if differences:
             raise ConfigError(
                 f"{folder} holds the results of another experiment: {'; '.join(differences[:6])}. "
@@ -183,6 +186,15 @@ def stopwatch(folder: Path, step: str) -> Iterator[None]:
         ended.set()
         thread.join()
         write()
+
+
+def _with_later_settings(was: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """An earlier identity, where it lacks a group of settings with the group as it is now."""
+    known = was.get("settings")
+    if not isinstance(known, dict):
+        return was
+    later = {name: now["settings"][name] for name in LATER_SETTINGS if name in now["settings"]}
+    return {**was, "settings": {**later, **known}}
 
 
 def _plain_values(content: dict[str, Any]) -> Any:

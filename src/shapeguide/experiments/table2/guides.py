@@ -1,4 +1,4 @@
-"""The networks that guide: trained once for all systems of a regime and seed that share them."""
+"""The networks that guide or restore: trained once for all systems of a regime and seed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from shapeguide.experiments.table2.design import ALL, Cell
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import stopwatch
 from shapeguide.experiments.table2.regimes import training_cases
-from shapeguide.experiments.table2.systems import SRN, SYSTEMS, System
+from shapeguide.experiments.table2.systems import PLAIN, SRN, SYSTEMS, System
 from shapeguide.machine import choose_device
 from shapeguide.models.autoencoder_model import AutoencoderModel, reconstruct
 from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.models.restorer_model import RESTORER_FOLDER, RestorerModel, restore
 from shapeguide.training.autoencoder_stage import train_autoencoder
 from shapeguide.training.guides import Guide
+from shapeguide.training.restorer_stage import train_restorer
 from shapeguide.training.shape_stage import train_shape
 
-Reconstruct: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Restoration: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Class probabilities (1 + structures, I, J, K) in the working space to cleaner ones."""
 
 
@@ -59,41 +61,64 @@ def srn_key(cell: Cell) -> GuideKey | None:
     return guide_key(Cell(cell.regime, cell.seed, SYSTEMS[SRN]))
 
 
+def restorer_key(regime: str, seed: int) -> GuideKey:
+    """The shape restorer that is trained on the label maps of a regime."""
+    return GuideKey(regime, seed, RESTORER_FOLDER, SYSTEMS[PLAIN])
+
+
 def guide_is_trained(experiment: Experiment, key: GuideKey) -> bool:
     """Whether a guide is there."""
     return (_run(experiment, key) / MODEL_FILE).is_file()
 
 
 def train_guide(experiment: Experiment, key: GuideKey) -> None:
-    """Train a guide.
+    """Train a guide or a restorer.
 
     Raises:
         ShapeguideError: As the training does.
     """
     with stopwatch(_run(experiment, key).parent, "train"):
-        load_guide(experiment, key)
+        _trained(experiment, key)
 
 
 def load_guide(experiment: Experiment, key: GuideKey) -> Guide:
-    """A trained guide; one that is not there is trained first."""
-    cases = training_cases(experiment.train, key.regime, key.seed)
-    settings = key.system.guide_settings(experiment.settings, key.seed)
-    train = train_shape if key.system.guidance == "shape" else train_autoencoder
-    return train(cases, run_dir=_run(experiment, key), settings=settings, progress=False)
-
-
-def reconstruction(experiment: Experiment, key: GuideKey) -> Reconstruct:
-    """How SRN's autoencoder restores a prediction.
+    """A trained guide; one that is not there is trained first.
 
     Raises:
-        ConfigError: If the guide is not one of SRN.
+        ConfigError: If it is a restorer, which guides nothing.
     """
-    model = load_guide(experiment, key)
-    if not isinstance(model, AutoencoderModel):
-        raise ConfigError(f"{key.text} restores no prediction; name a guide of SRN")
-    device = choose_device(experiment.settings.machine.device)
-    model.network.to(device)
-    return partial(reconstruct, model)
+    model = _trained(experiment, key)
+    if isinstance(model, RestorerModel):
+        raise ConfigError(f"{key.text} restores predictions and guides no segmenter; name a guide")
+    return model
+
+
+def restoration(experiment: Experiment, key: GuideKey) -> Restoration:
+    """How a shape restorer or SRN's autoencoder restores a prediction.
+
+    Raises:
+        ConfigError: If the guide is neither.
+    """
+    model = _trained(experiment, key)
+    if isinstance(model, RestorerModel):
+        restores: Restoration = partial(restore, model)
+    elif isinstance(model, AutoencoderModel):
+        restores = partial(reconstruct, model)
+    else:
+        raise ConfigError(f"{key.text} restores no prediction; name a restorer or a guide of SRN")
+    model.network.to(choose_device(experiment.settings.machine.device))
+    return restores
+
+
+def _trained(experiment: Experiment, key: GuideKey) -> Guide | RestorerModel:
+    """The model; one that is not there is trained first."""
+    run_dir = _run(experiment, key)
+    cases = training_cases(experiment.train, key.regime, key.seed)
+    settings = key.system.guide_settings(experiment.settings, key.seed)
+    if key.name == RESTORER_FOLDER:
+        return train_restorer(cases, run_dir=run_dir, settings=settings, progress=False)
+    train = train_shape if key.system.guidance == "shape" else train_autoencoder
+    return train(cases, run_dir=run_dir, settings=settings, progress=False)
 
 
 def _run(experiment: Experiment, key: GuideKey) -> Path:

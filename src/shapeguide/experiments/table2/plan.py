@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shapeguide.experiments.table2.design import Cell, srn_wanted
+from shapeguide.experiments.table2.design import Cell
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import check_cell
 from shapeguide.experiments.table2.guides import (
     GuideKey,
     guide_is_trained,
     guide_key,
-    srn_key,
     train_guide,
 )
+from shapeguide.experiments.table2.postprocessing import restorers
 from shapeguide.experiments.table2.scheduler import Task
 from shapeguide.experiments.table2.scoring import is_scored, score_cell
 from shapeguide.experiments.table2.training import is_trained, plain_of, train_cell
@@ -35,11 +35,11 @@ def plan_tasks(experiment: Experiment, cells: Iterable[Cell]) -> list[Task]:
 
 def _add_score(tasks: dict[str, Task], experiment: Experiment, cell: Cell) -> None:
     needs = (_add_training(tasks, experiment, cell),)
-    srn = srn_key(cell) if srn_wanted(experiment.design, cell) else None
-    # Without the autoencoder, the rest of the cell is scored all the same.
-    waits = () if srn is None else (_add_guide(tasks, experiment, srn),)
+    # Without a restorer, the rest of the cell is scored all the same.
+    restoring = restorers(experiment, cell).values()
+    waits = tuple(_add_guide(tasks, experiment, key) for key in restoring)
     name = f"score {cell.name}"
-    tasks[name] = Task(name, score_cell, (experiment, cell, srn), needs, waits)
+    tasks[name] = Task(name, score_cell, (experiment, cell), needs, waits)
 
 
 def _add_training(tasks: dict[str, Task], experiment: Experiment, cell: Cell) -> str:

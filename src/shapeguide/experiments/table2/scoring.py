@@ -16,16 +16,16 @@ from shapeguide.data.degradation import degrade
 from shapeguide.data.nifti import write_label_map
 from shapeguide.data.preprocess import prepare_volume
 from shapeguide.errors import CheckpointError
-from shapeguide.experiments.table2.design import Cell, Variant, srn_wanted
+from shapeguide.experiments.table2.compared import AS_PREDICTED, LARGEST
+from shapeguide.experiments.table2.design import Cell, Variant
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import stopwatch
 from shapeguide.experiments.table2.guides import (
-    GuideKey,
-    Reconstruct,
+    Restoration,
     guide_is_trained,
-    reconstruction,
+    restoration,
 )
-from shapeguide.experiments.table2.systems import SRN
+from shapeguide.experiments.table2.postprocessing import postprocesses, restorers
 from shapeguide.files import written_whole
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Volume
@@ -72,14 +72,13 @@ def is_scored(experiment: Experiment, cell: Cell) -> bool:
     return not _missing(experiment, cell, read_scores(experiment.files.scores(cell)))
 
 
-def score_cell(experiment: Experiment, cell: Cell, srn: GuideKey | None) -> None:
+def score_cell(experiment: Experiment, cell: Cell) -> None:
     """Score what is missing of a cell, and write its scores whole.
 
     Args:
         experiment: With its test cases.
-        cell: A trained cell.
-        srn: The autoencoder of the post-processing `srn`; None where the cell has none. That
-            post-processing is left out when its training failed.
+        cell: A trained cell. What restores its predictions is there too; a post-processing is left
+            out when the training of its restorer failed.
 
     Raises:
         ShapeguideError: If the segmenter cannot be loaded, or a test case cannot be used.
@@ -87,9 +86,10 @@ def score_cell(experiment: Experiment, cell: Cell, srn: GuideKey | None) -> None
     path = experiment.files.scores(cell)
     with stopwatch(experiment.files.cell(cell), "score"):
         earlier = read_scores(path)
-        restores = srn is not None and guide_is_trained(experiment, srn)
+        restoring = restorers(experiment, cell)
+        absent = {name for name, k in restoring.items() if not guide_is_trained(experiment, k)}
         missing = _missing(experiment, cell, earlier)
-        keys = tuple(key for key in missing if key.postprocess != SRN or restores)
+        keys = tuple(key for key in missing if key.postprocess not in absent)
         if not keys:
             return
         segmenters = {
@@ -100,8 +100,11 @@ def score_cell(experiment: Experiment, cell: Cell, srn: GuideKey | None) -> None
             )
             for weights in dict.fromkeys(key.weights for key in keys)
         }
-        reconstruct = reconstruction(experiment, srn) if srn is not None and restores else None
-        bench = _Bench(experiment, cell, segmenters, keys, reconstruct)
+        wanted = {key.postprocess for key in keys}
+        restorations = {
+            name: restoration(experiment, k) for name, k in restoring.items() if name in wanted
+        }
+        bench = _Bench(experiment, cell, segmenters, keys, restorations)
         rows = [row for case in experiment.test for row in bench.rows(case)]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         table = pd.concat([earlier, table]) if len(earlier) else table
@@ -139,7 +142,8 @@ class _Bench:
     cell: Cell
     segmenters: dict[WeightsName, Segmenter]
     keys: tuple[_Key, ...]
-    reconstruct: Reconstruct | None
+    restorations: dict[str, Restoration]
+    """By the name of the post-processing."""
 
     def rows(self, case: Case) -> Iterator[Row]:
         """Rows of one test case; the files are read once."""
@@ -168,15 +172,13 @@ class _Bench:
             return label_map_from(back, segmenter.structures, volume)
 
         plain = to_labels(probabilities)
-        label_maps = {}
-        for key in keys:
-            if key.postprocess == "none":
-                label_maps[key] = plain
-            elif key.postprocess == "largest":
-                label_maps[key] = keep_largest_component(plain)
-            elif self.reconstruct is not None:
-                label_maps[key] = to_labels(self.reconstruct(probabilities))
-        return label_maps
+        found = {AS_PREDICTED: plain, LARGEST: keep_largest_component(plain)}
+        for name in {key.postprocess for key in keys} & self.restorations.keys():
+            restored = self.restorations[name](probabilities)
+            # Mostly there is nothing to restore.
+            same = np.array_equal(restored, probabilities)
+            found[name] = found[LARGEST] if same else keep_largest_component(to_labels(restored))
+        return {key: found[key.postprocess] for key in keys}
 
     def _scored(
         self, case: Case, reference: LabelMap, label_maps: dict[_Key, LabelMap]
@@ -222,11 +224,10 @@ def _missing(experiment: Experiment, cell: Cell, scores: pd.DataFrame) -> tuple[
     design = experiment.design
     named = ["regime", "severity", "weights", "postprocess"]
     there = set(scores[named].itertuples(index=False, name=None))
-    postprocesses = ["none", "largest", *([SRN] if srn_wanted(design, cell) else [])]
     return tuple(
         _Key(variant, weights, postprocess)
         for variant in design.variants()
         for weights in design.weights
-        for postprocess in postprocesses
+        for postprocess in postprocesses(experiment, cell)
         if (variant.regime(cell.regime), variant.severity, weights, postprocess) not in there
     )

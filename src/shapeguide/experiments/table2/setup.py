@@ -47,11 +47,9 @@ def set_up(
         "dataset": _identity_of(train, test),
     }
     earlier = claim_folder(files, identity)
-    if earlier is None:
-        absent = _absent_structures(train, test)
+    absent = _absent_structures(train, test) if earlier is None else earlier["absent"]
+    if earlier is None or earlier["settings"].keys() != identity["settings"].keys():
         write_identity(files, {**identity, "absent": absent})
-    else:
-        absent = earlier["absent"]
     for name, ids in absent.items():
         if ids:
             logger.warning("%s: %d cases without it are left out: %s", name, len(ids), _some(ids))

@@ -11,7 +11,9 @@ from shapeguide.training.config import TrainSettings
 
 PLAIN = "plain"
 SRN = "srn"
+SRN_ALL_MAPS = "srn_all_maps"
 GUIDED = "shape"
+GUIDED_ALL_MAPS = "shape_all_maps"
 TRAINED_GUIDES = ("shape", "acnn", "srn")
 """Guidance by a network that is trained first."""
 GUIDE_SETTINGS = ("shape", "autoencoder")
@@ -72,11 +74,11 @@ SYSTEMS: dict[str, System] = {
     for system in (
         System(PLAIN),
         System(GUIDED, guidance="shape"),
-        System("shape_all_maps", guidance="shape", label_maps="all"),
+        System(GUIDED_ALL_MAPS, guidance="shape", label_maps="all"),
         System("acnn", guidance="acnn"),
         System("acnn_all_maps", guidance="acnn", label_maps="all"),
         System(SRN, guidance="srn"),
-        System("srn_all_maps", guidance="srn", label_maps="all"),
+        System(SRN_ALL_MAPS, guidance="srn", label_maps="all"),
         System("boundary", guidance="boundary"),
         System("hausdorff", guidance="hausdorff"),
         System("unet2d", segmenter="unet2d"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from shapeguide.experiments.table2.compared import AND, RESTORED, RESTORERS, compared_systems
 from shapeguide.experiments.table2.cube import METRICS, TEST, Cube, Mask, cubes
 from shapeguide.experiments.table2.statistics import (
     cluster_interval,
@@ -15,8 +16,11 @@ from shapeguide.experiments.table2.statistics import (
     signed_rank_over_cases,
     signed_rank_over_pairs,
 )
-from shapeguide.experiments.table2.systems import GUIDED, PLAIN
+from shapeguide.experiments.table2.systems import GUIDED, GUIDED_ALL_MAPS, PLAIN
 from shapeguide.metrics.summary import HIGHER_IS_BETTER
+
+DEFAULTS = tuple(f"{name}{AND}{RESTORERS[RESTORED]}" for name in (GUIDED, GUIDED_ALL_MAPS))
+"""The forms of the method that a user gets: guided, and restored."""
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -24,7 +28,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     A missed structure has Dice 0, which enters the mean, and infinite distances, which do not: they
     are counted in `missed`. Degraded images are summed up once more over severities, with severity
-    `all`, and over all corruptions, with a regime such as `all+corrupted`.
+    `all`, and over all corruptions, with a regime such as `all+corrupted`. Systems with restored
+    predictions stand among those with the largest component kept, as `plain+restorer`.
 
     Args:
         table: Rows of `table2.csv`.
@@ -34,7 +39,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         that resamples cases), median, count (values that these are over), missed, cases, seeds.
     """
     rows = []
-    for named, cube in cubes(table):
+    for named, cube in cubes(compared_systems(table)):
         for system in cube.systems:
             there = cube.there(system)
             counts = {"missed": cube.missed_by(system, there), **_counts(cube, there)}
@@ -44,11 +49,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparisons(table: pd.DataFrame) -> pd.DataFrame:
-    """Every system against the plain one, and the shape-guided one against every rival.
+    """Every system against the plain one, and the shape-guided ones against every rival.
 
-    Both sides share cases, seeds and images. `p` is of Wilcoxon's signed-rank test over one value
-    per case, the mean of its differences, for the scores of one case are not independent; `p_pairs`
-    takes them as if they were. `p_holm` corrects `p` for all comparisons of the table,
+    Systems with restored predictions are compared as in `summary`; `pairs_to_compare` says which
+    pairs. Both sides share cases, seeds and images. `p` is of Wilcoxon's signed-rank test over one
+    value per case, the mean of its differences, for the scores of one case are not independent;
+    `p_pairs` takes them as if they were. `p_holm` corrects `p` for all comparisons of the table,
     `p_holm_test` for those of one test and metric.
 
     Args:
@@ -62,7 +68,7 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
         there is nothing to compare.
     """
     rows = []
-    for named, cube in cubes(table):
+    for named, cube in cubes(compared_systems(table)):
         for first, second in pairs_to_compare(cube.systems):
             both = cube.there(first, second)
             if not both.any():
@@ -86,12 +92,17 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs_to_compare(systems: Sequence[str]) -> list[tuple[str, str]]:
-    """Which systems are compared: all against the plain one, the shape-guided one against all."""
-    against_plain = [(name, PLAIN) for name in systems if name != PLAIN and PLAIN in systems]
-    against_rivals = [
-        (GUIDED, name) for name in systems if name not in (GUIDED, PLAIN) and GUIDED in systems
-    ]
-    return against_plain + against_rivals
+    """Which systems are compared, each pair once.
+
+    All against the plain one; the default forms, guided and restored, against all but each other;
+    the guided one without a restorer against all.
+    """
+    defaults = [name for name in DEFAULTS if name in systems]
+    rivals = [name for name in systems if name not in (PLAIN, *defaults)]
+    pairs = [(name, PLAIN) for name in systems if name != PLAIN and PLAIN in systems]
+    if GUIDED in systems:
+        pairs += [(GUIDED, name) for name in rivals if name != GUIDED]
+    return pairs + [(name, rival) for name in defaults for rival in rivals]
 
 
 def _mean_of(cube: Cube, system: str, metric: str) -> dict[str, object]:

@@ -332,3 +332,12 @@ def test_the_device_follows_the_tensor() -> None:
     soft = warp_one_hot(as_one_hot(classes).cuda(), warps, spacing_mm=ANISOTROPIC_MM)
     expected = warp_one_hot(as_one_hot(classes), warps, spacing_mm=ANISOTROPIC_MM)
     torch.testing.assert_close(soft.cpu(), expected, atol=1e-5, rtol=0)
+
+
+def test_warp_onto_coarser_voxels_reads_the_middle_of_each_block() -> None:
+    ramp = torch.arange(8.0)[None, None, :, None, None].expand(1, 1, 8, 6, 5).contiguous()
+    shift = torch.tensor([[[1.0, 0, 0, 4.0], [0, 1, 0, 0], [0, 0, 1, 0]]], dtype=torch.float64)
+    found = warp_images(ramp, shift, spacing_mm=(2.0, 2.0, 2.0), coarsening=2)
+    assert found.shape == (1, 1, 4, 3, 3)
+    # Blocks have their middle at 0.5, 2.5, 4.5 and 6.5 voxels; all moved up by 2 voxels.
+    assert torch.allclose(found[0, 0, :, 0, 0], torch.tensor([0.0, 0.5, 2.5, 4.5]))

@@ -19,7 +19,7 @@ from shapeguide.data.preprocess import prepare_volume
 from shapeguide.errors import ConfigError
 from shapeguide.inference import prepared_probabilities
 from shapeguide.models.model_files import MODEL_FILE
-from shapeguide.training import autoencoder_stage, segmentation_stage
+from shapeguide.training import autoencoder_stage, autoencoder_step, segmentation_stage
 from shapeguide.training.autoencoder_step import (
     ReconstructionQuality,
     disturbed,
@@ -261,6 +261,20 @@ def test_disturbed_maps_are_probabilities_and_mostly_wrong() -> None:
     changed = (seen.argmax(1) != classes).flatten(1).any(1).sum().item()
     assert 6 <= changed <= 12
     assert torch.equal(reference, one_hot(classes, 3))
+
+
+def test_disturbed_maps_of_srn_lose_slabs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = torch.zeros((60, 24, 24, 24), dtype=torch.uint8)
+    classes[:, 6:18, 6:18, 6:18] = 1
+    reference = one_hot(classes, 2)
+    for share in ("CORRUPTED_SHARE", "SOFTENED_SHARE"):
+        monkeypatch.setattr(autoencoder_step, share, 0.0)
+    seen = disturbed(reference, generator=torch.Generator().manual_seed(0))[:, 1]
+    lost = reference[:, 1] - seen > 0.3
+    # Of a box of 12 voxels an edge, at most a quarter of one axis is lost.
+    voxels = lost.flatten(1).sum(1)
+    assert set(voxels.tolist()) <= {0, 144, 288, 432}
+    assert 0.2 < (voxels > 0).float().mean().item() < 0.6
 
 
 def test_background_is_what_structures_leave_and_overlaps_are_shared() -> None:

@@ -52,6 +52,7 @@ def settings() -> TrainSettings:
     quick = preset("quick")
     return quick.changed(
         shape=quick.shape.changed(iterations=4, batch_size=2, quality_pairs=4, canonical_shape=8),
+        restorer=quick.restorer.changed(iterations=3, channels=(4, 8), batch_size=1, caution=0.0),
         shape_loss=quick.shape_loss.changed(accept_collapsed=True),
         segmentation=quick.segmentation.changed(
             channels=(4, 8), dice_iterations=DICE_ITERATIONS, guided_iterations=4, batch_size=1
@@ -114,7 +115,13 @@ def test_every_case_has_a_row_for_each_cell_image_postprocessing_and_weights(
         *("dataset", "structure", "regime", "severity", "system", "guidance", "seed", "case"),
         *("postprocess", "dice", "hausdorff_mm", "hd95_mm", "assd_mm", "missed"),
     )
-    assert len(table) == 3 * TEST_CASES * 2 * 2 * 2
+    tested = table.groupby("system", sort=False)["postprocess"].unique().map(list)
+    assert tested.to_dict() == {
+        "plain": ["none", "largest", "restored", "restored_all_maps"],
+        "shape": ["none", "largest", "restored"],
+        "shape_all_maps": ["none", "largest", "restored"],
+    }
+    assert len(table) == (4 + 3 + 3) * TEST_CASES * 2 * 2
     assert not table.duplicated([*COLUMNS[:9], "weights"]).any()
     assert set(zip(table["regime"], table["severity"], strict=True)) == {
         ("few3", 0),
@@ -128,7 +135,16 @@ def test_every_case_has_a_row_for_each_cell_image_postprocessing_and_weights(
     assert set(table["weights"]) == {"average", "last"}
     summary, compared = (read(finished, f"table2_{name}") for name in ("summary", "comparisons"))
     assert set(summary["regime"]) == {"few3", "few3+noise", "few3+corrupted"}
-    assert set(compared["second"]) == {"plain", "shape_all_maps"}
+    assert list(summary.query("regime == 'few3'")["system"].unique()) == [
+        "plain",
+        "shape",
+        "shape_all_maps",
+        "plain+restorer",
+        "plain+restorer_all_maps",
+        "shape+restorer",
+        "shape_all_maps+restorer",
+    ]
+    assert set(compared["first"]) >= {"shape+restorer", "shape_all_maps+restorer"}
     assert {path.name for path in (finished / "figures").iterdir()} == {
         "horn.png",
         "horn-dark.png",
@@ -147,8 +163,10 @@ def test_all_systems_of_a_seed_share_cases_and_the_iterations_before_the_guidanc
     assert early[0] == early[1] == early[2]
     assert "shape" in logs["shape"][-1]
     assert "shape" not in logs["plain"][-1]
-    guides = (finished / "guides").glob("*/seed1/shape/run/model.json")
-    assert sorted(path.parts[-5] for path in guides) == ["all", "few3"]
+    guides = (finished / "guides").glob("*/seed*/*/run/model.json")
+    assert sorted("/".join(path.parts[-5:-2]) for path in guides) == [
+        *("all/seed1/restorer", "all/seed1/shape", "few3/seed1/restorer", "few3/seed1/shape")
+    ]
 
 
 def test_few_cases_are_the_same_for_a_seed_and_nested(cohort: Path) -> None:
@@ -305,7 +323,8 @@ def test_the_autoencoder_of_srn_restores_the_predictions_of_srn_and_plain(
         autoencoder=settings.autoencoder.changed(channels=(4, 8), iterations=4, batch_size=1),
         machine=settings.machine.changed(precision="fp32"),
     )
-    both = replace(DESIGN, systems=systems_named(["plain", "srn"]), corruptions=())
+    srn = systems_named(["plain", "srn"])
+    both = replace(DESIGN, systems=srn, corruptions=(), restores=False)
 
     def fail(*_: object, **__: object) -> None:
         raise DataError("no autoencoder today")

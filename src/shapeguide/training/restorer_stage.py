@@ -137,7 +137,11 @@ def _new_network(run: _Run) -> ShapeRestorer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_for(run.settings.seed, STAGE).initial_seed())
         classes = 1 + len(run.preparation.train.structures)
-        return ShapeRestorer(classes, channels=run.settings.restorer.channels, coarsening=1)
+        network = ShapeRestorer(classes, channels=run.settings.restorer.channels, coarsening=1)
+    # In this layout of the weights convolutions in bf16 take a quarter less time.
+    for weights in (weights for weights in network.parameters() if weights.ndim == 5):
+        weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
+    return network
 
 
 def _train(network: ShapeRestorer, run: _Run, fabric: Fabric, progress: bool) -> None:

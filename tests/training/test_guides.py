@@ -19,6 +19,7 @@ from shapeguide.data.preprocess import prepare_volume
 from shapeguide.errors import ConfigError
 from shapeguide.inference import prepared_probabilities
 from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.models.restorer_model import RestorerModel
 from shapeguide.training import autoencoder_stage, autoencoder_step, segmentation_stage
 from shapeguide.training.autoencoder_step import (
     ReconstructionQuality,
@@ -339,6 +340,18 @@ def test_autoencoder_of_other_structures_restores_nothing(cohort: Dataset, runs:
             other,
             cohort[0].read_volume(),
             autoencoder=sg.load_autoencoder(runs / "srn" / "autoencoder"),
+        )
+
+
+def test_autoencoder_and_shape_restorer_together_are_refused(cohort: Dataset, runs: Path) -> None:
+    segmenter = sg.load_segmenter(runs / "srn", device="cpu")
+    restorer = RestorerModel(torch.nn.Identity(), segmenter.structures, segmenter.space, 3.0, ())
+    with pytest.raises(ConfigError, match="leave out one of them"):
+        sg.predict(
+            segmenter,
+            cohort[0].read_volume(),
+            autoencoder=sg.load_autoencoder(runs / "srn" / "autoencoder"),
+            restorer=restorer,
         )
 
 

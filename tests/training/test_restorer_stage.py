@@ -252,7 +252,7 @@ def test_outcomes_that_are_kept_keep_what_the_table_states(
     assert report.volumes["restored_mm3"].isna().tolist() == [True, True, False, False]
 
 
-def test_restorer_of_another_spacing_or_beside_an_autoencoder_is_refused(
+def test_restorer_of_another_spacing_or_of_other_structures_is_refused(
     balls: Dataset, run: Path
 ) -> None:
     segmenter = sg.load_segmenter(run, device="cpu")

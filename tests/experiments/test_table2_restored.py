@@ -58,7 +58,7 @@ def settings() -> TrainSettings:
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shapeguide.experiments.table2.engine.write_figures", lambda *_: None)
+    monkeypatch.setattr("shapeguide.experiments.table2.engine.write_figures", lambda *_, **__: None)
 
 
 def parts_of(cohort: Path) -> tuple[Dataset, Dataset]:
@@ -216,7 +216,7 @@ def test_the_largest_component_of_a_restored_prediction_is_kept(
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     scores_of(out).unlink()
-    monkeypatch.setattr("shapeguide.experiments.table2.scoring.restoration", lambda *_: restore)
+    monkeypatch.setattr("shapeguide.experiments.table2.scoring.restoration", lambda *_, **__: restore)
     found = run(cohort, out, settings, keep=True).scores
     _, test = parts_of(cohort)
     for case in test:
@@ -244,5 +244,5 @@ def test_a_restorer_restores_and_is_no_guide(
     with pytest.raises(ConfigError, match="few2/1/restorer restores predictions and guides no"):
         load_guide(experiment, key)
     probabilities = np.full((2, 16, 16, 16), 0.5, dtype=np.float32)
-    restored = restoration(experiment, key)(probabilities)
+    restored = restoration(experiment, key, labelled_cases=None)(probabilities)
     np.testing.assert_allclose(restored.sum(axis=0), 1, rtol=1e-5)

@@ -19,7 +19,7 @@ STRUCTURES = (Structure("horn", (1,)),)
 
 
 def model_of(
-    network: nn.Module, *, caution: float = 3.0, window: tuple[int, int, int] | None = None
+    network: nn.Module, *, caution: float | None = 3.0, window: tuple[int, int, int] | None = None
 ) -> RestorerModel:
     return RestorerModel(network, STRUCTURES, SPACE, caution, (), window)
 
@@ -107,6 +107,19 @@ def test_region_is_taken_whole_when_one_voxel_of_it_reaches_caution() -> None:
     untouched = np.ones(seen.shape[1:], dtype=bool)
     untouched[region] = False
     assert np.array_equal(found[:, untouched], seen[:, untouched])
+
+
+@pytest.mark.parametrize(
+    ("odds", "labelled_cases", "changed"),
+    [(1.5, 5, True), (1.5, 10, False), (1.5, None, False), (2.5, 10, True), (0.5, 5, False)],
+)
+def test_without_a_stated_caution_a_segmenter_of_few_scans_is_trusted_less(
+    odds: float, labelled_cases: int | None, changed: bool
+) -> None:
+    seen = two_classes(box())
+    model = model_of(Adding(((9, 3, 3), odds)), caution=None)
+    found = restore(model, seen, labelled_cases=labelled_cases)
+    assert np.array_equal(found, seen) is not changed
 
 
 def test_regions_that_meet_at_an_edge_only_are_apart() -> None:

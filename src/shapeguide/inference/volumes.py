@@ -97,7 +97,9 @@ def predict_before_and_after(
         check_restorer_fits(restorer, segmenter)
     prepared = prepare_volume(volume, segmenter.space)
     seen = prepared_probabilities(segmenter, prepared.data)
-    restored = seen if restorer is None else restore(restorer, seen)
+    restored = seen
+    if restorer is not None:
+        restored = restore(restorer, seen, labelled_cases=segmenter.training_cases)
     before = resample_channels(seen, prepared.grid, volume.grid)
     if np.array_equal(restored, seen):
         return before, before

@@ -28,6 +28,10 @@ from shapeguide.models.shape_restorer import ShapeRestorer
 
 RESTORER_FOLDER = "restorer"
 """Folder of the restorer inside the run folder of the segmenter whose predictions it restores."""
+CAUTION, CAUTION_WITH_FEW_CASES = 2.0, 1.0
+"""Where a restorer states none: a segmenter that learnt from few scans is trusted less."""
+FEW_CASES = 10
+"""With fewer labelled scans than this a segmenter counts as one that learnt from few."""
 
 
 class RestorerDescription(ModelDescription):
@@ -36,7 +40,7 @@ class RestorerDescription(ModelDescription):
     kind: Literal["restorer"] = "restorer"
     coarsening: Annotated[int, Field(ge=1, le=64)]
     window: tuple[Length, Length, Length]
-    caution: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    caution: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     quality: tuple[dict[str, Any], ...] = ()
 
 
@@ -48,8 +52,9 @@ class RestorerModel:
     """Class probabilities to logits, as `ShapeRestorer`."""
     structures: tuple[Structure, ...]
     space: WorkingSpace
-    caution: float
-    """Log odds of the new class over the old that a change must reach somewhere."""
+    caution: float | None
+    """Log odds of the new class over the old that a change must reach somewhere; None leaves it to
+    the number of scans that the segmenter learnt from."""
     quality: tuple[dict[str, Any], ...]
     """One row for each structure: Dice of spoilt, restored and clean maps, cases, held_out."""
     window: tuple[int, int, int] | None = None
@@ -80,7 +85,12 @@ def load_restorer(run_dir: str | Path) -> RestorerModel:
     )
 
 
-def restore(model: RestorerModel, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def restore(
+    model: RestorerModel,
+    probabilities: NDArray[np.float32],
+    *,
+    labelled_cases: int | None = None,
+) -> NDArray[np.float32]:
     """Class probabilities completed and cleaned by what label maps look like, with caution.
 
     Voxels whose class the restorer would change are grouped in regions that share faces. A region
@@ -95,6 +105,8 @@ def restore(model: RestorerModel, probabilities: NDArray[np.float32]) -> NDArray
         probabilities: In the model's working spacing, background first, (1 + S, I, J, K). Beyond
             the window of the training, laid around the structures found, they stay as they are;
             so they do where no structure is found at all.
+        labelled_cases: How many labelled scans the segmenter learnt from, if known. Where the model
+            states no caution it is 1 for fewer than ten of them, else 2.
 
     Returns:
         Same shape, float32, summing to 1 over the classes; the same bits outside the changed
@@ -116,12 +128,19 @@ def restore(model: RestorerModel, probabilities: NDArray[np.float32]) -> NDArray
     window = _window_around(classes > 0, model.window)
     seen = restored[(slice(None), *window)]
     logits = _logits(model.network, seen)
-    taken = _whole_corrections(logits, classes[window], model.caution)
+    taken = _whole_corrections(logits, classes[window], _caution(model, labelled_cases))
     if taken.any():
         chosen = logits[:, taken]
         odds = np.exp(chosen - chosen.max(axis=0))
         seen[:, taken] = odds / odds.sum(axis=0)
     return restored
+
+
+def _caution(model: RestorerModel, labelled_cases: int | None) -> float:
+    if model.caution is not None:
+        return model.caution
+    few = labelled_cases is not None and labelled_cases < FEW_CASES
+    return CAUTION_WITH_FEW_CASES if few else CAUTION
 
 
 @torch.inference_mode()

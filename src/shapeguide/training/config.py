@@ -117,9 +117,10 @@ class RestorerSettings(Settings):
     """Course of the learning rate over the stage."""
     spacing_mm: Positive = 2.0
     """It works on voxels about this large, or on those of the working space if they are larger."""
-    caution: NotNegative = 2.0
+    caution: NotNegative | None = None
     """A connected region is changed when the restorer's log odds for the new class over the old
-    reach this somewhere in it; so edges stay as the segmenter saw them."""
+    reach this somewhere in it, so that edges stay as the segmenter saw them. When not given: 1 for
+    a segmenter that learnt from fewer than ten scans, else 2."""
 
 
 class GuidanceSettings(Settings):

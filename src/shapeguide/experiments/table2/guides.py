@@ -93,15 +93,22 @@ def load_guide(experiment: Experiment, key: GuideKey) -> Guide:
     return model
 
 
-def restoration(experiment: Experiment, key: GuideKey) -> Restoration:
+def restoration(
+    experiment: Experiment, key: GuideKey, *, labelled_cases: int | None
+) -> Restoration:
     """How a shape restorer or SRN's autoencoder restores a prediction.
+
+    Args:
+        experiment: Whose guides they are.
+        key: Of a restorer or of a guide of SRN.
+        labelled_cases: How many labelled scans the segmenter learnt from, if known.
 
     Raises:
         ConfigError: If the guide is neither.
     """
     model = _trained(experiment, key)
     if isinstance(model, RestorerModel):
-        restores: Restoration = partial(restore, model)
+        restores: Restoration = partial(restore, model, labelled_cases=labelled_cases)
     elif isinstance(model, AutoencoderModel):
         restores = partial(reconstruct, model)
     else:

@@ -101,8 +101,11 @@ def score_cell(experiment: Experiment, cell: Cell) -> None:
             for weights in dict.fromkeys(key.weights for key in keys)
         }
         wanted = {key.postprocess for key in keys}
+        learnt_from = next(iter(segmenters.values())).training_cases
         restorations = {
-            name: restoration(experiment, k) for name, k in restoring.items() if name in wanted
+            name: restoration(experiment, k, labelled_cases=learnt_from)
+            for name, k in restoring.items()
+            if name in wanted
         }
         bench = _Bench(experiment, cell, segmenters, keys, restorations)
         rows = [row for case in experiment.test for row in bench.rows(case)]

@@ -34,6 +34,7 @@ def tiny() -> TrainSettings:
         data=DEMO_SETTINGS.data.changed(spacing_mm=(3.0, 3.0, 3.0)),
         shape=DEMO_SETTINGS.shape.changed(iterations=4, batch_size=2, quality_pairs=4),
         shape_loss=DEMO_SETTINGS.shape_loss.changed(accept_collapsed=True),
+        restorer=DEMO_SETTINGS.restorer.changed(iterations=3, channels=(4, 8), batch_size=2),
         segmentation=DEMO_SETTINGS.segmentation.changed(
             channels=(4, 8), dice_iterations=10, guided_iterations=4, batch_size=1
         ),
@@ -91,7 +92,7 @@ def test_a_finished_demo_is_read_and_not_done_again(finished: Path, tiny: TrainS
     assert result.page.is_file()
     assert [row[0] for row in result.table()][:3] == ["method", "plain", "guided"]
     assert "uided" in result.headline
-    assert set(result.seconds) >= {"cohort", "shape network", "plain segmenter", "report"}
+    assert set(result.seconds) >= {"cohort", "shape network", "shape restorer", "report"}
 
 
 def test_a_demo_goes_on_where_it_was_stopped(

@@ -216,7 +216,9 @@ def test_the_largest_component_of_a_restored_prediction_is_kept(
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     scores_of(out).unlink()
-    monkeypatch.setattr("shapeguide.experiments.table2.scoring.restoration", lambda *_, **__: restore)
+    monkeypatch.setattr(
+        "shapeguide.experiments.table2.scoring.restoration", lambda *_, **__: restore
+    )
     found = run(cohort, out, settings, keep=True).scores
     _, test = parts_of(cohort)
     for case in test:

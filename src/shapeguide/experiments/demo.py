@@ -25,9 +25,10 @@ from shapeguide.inference import predict_files
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.scores import METRICS
 from shapeguide.metrics.summary import compare, summarise
-from shapeguide.models.segmenter import Segmenter
+from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.report.words import METRIC_NAMES, headline, records, shown
 from shapeguide.training.config import TrainSettings, preset, resolve
+from shapeguide.training.restorer_stage import train_restorer
 from shapeguide.training.segmentation_stage import train_segmenter
 from shapeguide.training.shape_stage import train_shape
 
@@ -86,7 +87,8 @@ def demo(
         seed: Of the cohort, the split and the training.
         settings: Settings, or the name of a preset; those that fit the demo's cohort when not
             given. Both segmenters train with them, the plain one without the shape loss, for
-            equally many iterations.
+            equally many iterations; what the guided one predicts is restored too, unless they
+            train no restorer.
         cohort: Number of cases.
         progress: Show progress bars.
 
@@ -107,9 +109,13 @@ def demo(
             shape_network = train_shape(
                 train, run_dir=files.run("shape"), settings=settings, progress=progress
             )
+        if settings.restorer.iterations:
+            with clock.step("shape restorer"):
+                restorer = files.run("guided") / RESTORER_FOLDER
+                train_restorer(train, run_dir=restorer, settings=settings, progress=progress)
         for method, guide in (("plain", None), ("guided", shape_network)):
             with clock.step(f"{method} segmenter"):
-                segmenter = train_segmenter(
+                train_segmenter(
                     train,
                     guide,
                     run_dir=files.run(method),
@@ -119,7 +125,7 @@ def demo(
                     progress=progress,
                 )
             with clock.step(f"{method} predictions"):
-                _predict(segmenter, test, files, method, progress)
+                _predict(test, files, method, progress)
         scores = _score(test, files)
         if not files.page.is_file():
             with clock.step("report"):
@@ -151,13 +157,11 @@ def _cohort(files: DemoFiles, cohort: DemoCohort, seed: int) -> tuple[Dataset, D
     return dataset.split_at_random(test_count=cohort.test_cases, seed=seed)
 
 
-def _predict(
-    segmenter: Segmenter, test: Dataset, files: DemoFiles, method: str, progress: bool
-) -> None:
+def _predict(test: Dataset, files: DemoFiles, method: str, progress: bool) -> None:
     """Predictions as they come, and with the largest component kept."""
     raw, largest = files.predictions(method), files.predictions(f"{method} largest")
     scans = [case.image for case in test]
-    report = predict_files(segmenter, scans, out_dir=raw, progress=progress)
+    report = predict_files(files.run(method), scans, out_dir=raw, progress=progress)
     if report.failed:
         failure = report.failed[0]
         raise DataError(f"{failure.scan} could not be segmented: {failure.reason}")

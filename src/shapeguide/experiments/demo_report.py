@@ -90,9 +90,16 @@ def _lead(train: Dataset, test: Dataset, settings: TrainSettings) -> str:
     return (
         f"Two 3D U-Nets learned from the same {len(train)} synthetic cases, from the same start, "
         f"for {settings.segmentation.iterations} iterations each. The guided one also had to match "
-        "the shape of the reference as a shape network sees it. Both were then tried on the same "
+        f"the shape of the reference as a shape network sees it{_restored(settings)}. Both were "
+        "then tried on the same "
         f"{len(test)} cases that neither had seen. One seed: another run may come out differently."
     )
+
+
+def _restored(settings: TrainSettings) -> str:
+    if not settings.restorer.iterations:
+        return ""
+    return ", and a restorer that knows label maps alone completes and cleans what it predicts"
 
 
 def _cards(scores: DemoScores) -> tuple[Card, ...]:
@@ -260,6 +267,10 @@ def _run_section(
             f"{shape.batch_size} pairs",
         ),
         (
+            "shape restorer",
+            f"{settings.restorer.iterations} iterations of {settings.restorer.batch_size} maps",
+        ),
+        (
             "segmenters",
             f"3D U-Net with {', '.join(map(str, chosen.channels))} channels, "
             f"{chosen.dice_iterations} + {chosen.guided_iterations} iterations of "
@@ -291,7 +302,7 @@ def _file_list() -> tuple[tuple[str, str], ...]:
         ("cohort/", "the synthetic scans and label maps, a Decathlon folder"),
         ("shape/", "run folder of the shape network"),
         ("plain/", "run folder of the plain segmenter: settings, log, model"),
-        ("guided/", "run folder of the guided segmenter"),
+        ("guided/", "run folder of the guided segmenter, in restorer/ that of its shape restorer"),
         ("predictions/", "label maps of both, as they come and with the largest component kept"),
         ("scores/", "scores of every case and the paired comparison, as CSV"),
         ("figures/", "the pictures of this page"),

@@ -5,31 +5,14 @@ Nothing here imports torch, so that the command line can show its help at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from shapeguide.errors import ConfigError
+from shapeguide.training.settings import Count, CountOrZero, NotNegative, Positive, Settings, build
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-SettingsT = TypeVar("SettingsT", bound="Settings")
-
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, and an unknown name is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def changed(self: SettingsT, **changes: Any) -> SettingsT:
-        """A copy with other values, checked like a new one.
-
-        Raises:
-            ConfigError: If a value is out of range or a name unknown.
-        """
-        return build(type(self), {**self.model_dump(), **changes})
+__all__ = ["PRESETS", "TrainSettings", "build", "preset", "resolve"]
 
 
 class DataSettings(Settings):
@@ -302,19 +285,3 @@ def preset(name: str) -> TrainSettings:
 def resolve(settings: TrainSettings | str) -> TrainSettings:
     """Settings as they are, or those of the preset of that name."""
     return preset(settings) if isinstance(settings, str) else settings
-
-
-def build(kind: type[SettingsT], content: dict[str, Any]) -> SettingsT:
-    """Settings from plain values, for instance from a file.
-
-    Raises:
-        ConfigError: Naming each value that does not fit.
-    """
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-            for fault in error.errors()
-        )
-        raise ConfigError(f"{kind.__name__}: {faults}") from error

@@ -13,6 +13,7 @@ import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.experiments.demo_figures import choose_cases, draw_figures, held_out_distances
 from shapeguide.experiments.demo_folder import DemoFiles
+from shapeguide.experiments.demo_run import file_list, run_section
 from shapeguide.metrics.scores import METRICS
 from shapeguide.metrics.summary import summarise
 from shapeguide.models.shape_model import ShapeModel
@@ -77,9 +78,9 @@ def write_report(
             _case_section(files, chosen),
             _shape_section(files, distances, len(test)),
             _training_section(files, settings),
-            _run_section(train, test, settings, seconds),
+            run_section(train, test, settings, seconds),
         ),
-        files=_file_list(),
+        files=file_list(),
         footer=f"Written by shapeguide {shapeguide.__version__}. Synthetic data; research "
         "software, not a medical device.",
     )
@@ -249,61 +250,4 @@ def _training_section(files: DemoFiles, settings: TrainSettings) -> Section:
                 "average.",
             ),
         ),
-    )
-
-
-def _run_section(
-    train: Dataset, test: Dataset, settings: TrainSettings, seconds: Mapping[str, float]
-) -> Section:
-    chosen, shape = settings.segmentation, settings.shape
-    facts = (
-        ("cohort", f"{train.name}, {len(train)} training cases, {len(test)} test cases"),
-        ("seed", f"{settings.seed} (cohort, split and training)"),
-        ("preset", settings.preset),
-        ("training cases", ", ".join(case.id for case in train)),
-        (
-            "shape network",
-            f"objective {shape.objective}, {shape.pose} pose, {shape.iterations} iterations of "
-            f"{shape.batch_size} pairs",
-        ),
-        (
-            "shape restorer",
-            f"{settings.restorer.iterations} iterations of {settings.restorer.batch_size} maps",
-        ),
-        (
-            "segmenters",
-            f"3D U-Net with {', '.join(map(str, chosen.channels))} channels, "
-            f"{chosen.dice_iterations} + {chosen.guided_iterations} iterations of "
-            f"{chosen.batch_size} cases, Adam, learning rate {chosen.learning_rate:g}",
-        ),
-        (
-            "guidance",
-            f"alpha {settings.shape_loss.alpha:g}, {settings.shape_loss.cap_form} cap "
-            f"{settings.shape_loss.cap:g}, {settings.shape_loss.distance} distance",
-        ),
-    )
-    times = tuple((name, f"{value:.1f} s") for name, value in seconds.items())
-    return Section(
-        title="What was run",
-        tables=(
-            Table(title="Settings", headings=("what", "value"), rows=facts),
-            Table(
-                title="Time",
-                headings=("step", "wall-clock time"),
-                rows=(*times, ("together", f"{sum(seconds.values()):.0f} s")),
-                note="Up to this page. A step that was resumed counts from its last start.",
-            ),
-        ),
-    )
-
-
-def _file_list() -> tuple[tuple[str, str], ...]:
-    return (
-        ("cohort/", "the synthetic scans and label maps, a Decathlon folder"),
-        ("shape/", "run folder of the shape network"),
-        ("plain/", "run folder of the plain segmenter: settings, log, model"),
-        ("guided/", "run folder of the guided segmenter, in restorer/ that of its shape restorer"),
-        ("predictions/", "label maps of both, as they come and with the largest component kept"),
-        ("scores/", "scores of every case and the paired comparison, as CSV"),
-        ("figures/", "the pictures of this page"),
     )

@@ -5,7 +5,8 @@
     python benchmarks/accuracy.py heads --data DATA --out OUT --seeds 0 1
 
 For each seed the plain segmenter is trained, the guided one branches from its Dice iterations,
-and both predict the test cases with and without keeping the largest component. A stopped command
+and both predict the test cases with and without keeping the largest component; `restored` is the
+guided one with its shape restorer, which is what `shapeguide train` and `predict` do. A stopped command
 goes on where it was; the seconds of each training are written with its result.
 """
 
@@ -28,6 +29,7 @@ from shapeguide.evaluation import evaluate
 from shapeguide.inference import PredictionOptions, predict_files
 from shapeguide.metrics.summary import compare
 from shapeguide.metrics.tables import comparison_rows
+from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.training.config import TrainSettings, preset
 
 BRAIN_MM = (160, 192, 144)
@@ -82,7 +84,7 @@ def main(
     seeds: tuple[int, ...] = (0,),
     iterations: tuple[int, int] | None = None,
     spacing_mm: float = 2.0,
-    systems: tuple[Literal["plain", "guided"], ...] = ("plain", "guided"),
+    systems: tuple[Literal["plain", "guided", "restored"], ...] = ("plain", "guided", "restored"),
 ) -> None:
     """Train, predict, score.
 
@@ -93,7 +95,8 @@ def main(
         seeds: One pair of trainings for each.
         iterations: Dice and guided iterations; those of the preset when not given.
         spacing_mm: Working spacing of the heads.
-        systems: Guided alone is trained from the start, which gives the same weights.
+        systems: Guided alone is trained from the start, which gives the same weights. Restored is
+            the guided run.
     """
     chosen = tasks(iterations, spacing_mm)[task]
     dataset = sg.read_dataset(data / chosen.folder).with_structures(**chosen.structures)
@@ -106,8 +109,10 @@ def main(
         )
         settings = chosen.settings.changed(seed=seed)
         for system in systems:
-            run = out / f"seed{seed}_{system}"
+            run = out / f"seed{seed}_{'plain' if system == 'plain' else 'guided'}"
             seconds = train_one(train, system, run, settings, out / f"seed{seed}_plain")
+            if system == "restored":
+                seconds += train_its_restorer(train, run, settings)
             tables += predict_and_score(run, test, dataset, system, seed, seconds)
     table = pd.concat(tables, ignore_index=True)
     table.to_csv(out / "scores.csv", index=False)
@@ -137,22 +142,32 @@ def train_one(
     return float(spent)
 
 
+def train_its_restorer(train: Dataset, run: Path, settings: TrainSettings) -> float:
+    """Train the restorer of a guided run unless it is finished; seconds of this start."""
+    start = time.monotonic()
+    sg.train_restorer(train, run_dir=run / RESTORER_FOLDER, settings=settings)
+    return time.monotonic() - start
+
+
 def predict_and_score(
     run: Path, test: Dataset, dataset: Dataset, system: str, seed: int, seconds: float
 ) -> list[pd.DataFrame]:
     """Scores of the test cases without and with the largest component kept."""
     tables = []
     for post in ("none", "largest"):
-        folder = run / f"predictions_{post}"
+        name = f"{system}_{post}"
+        folder = run / f"predictions_{name}"
         report = predict_files(
             run,
             [case.image for case in test],
             out_dir=folder,
-            options=PredictionOptions(largest_component=post == "largest"),
+            options=PredictionOptions(
+                largest_component=post == "largest", restore=system == "restored"
+            ),
         )
         if not report.complete:
             raise SystemExit(f"not predicted: {report.failed}")
-        found = evaluate(folder, test, dataset.structures, out=run / f"scores_{post}.csv")
+        found = evaluate(folder, test, dataset.structures, out=run / f"scores_{name}.csv")
         scores = found.scores.assign(system=system, seed=seed, postprocess=post, seconds=seconds)
         tables.append(scores)
     return tables
@@ -176,14 +191,15 @@ def show(table: pd.DataFrame, out: Path) -> None:
     console = Console(width=150)
     console.print(shown)
     for (seed, post), rows in table.groupby(["seed", "postprocess"]):
-        guided, plain = (rows[rows["system"] == system] for system in ("guided", "plain"))
-        if len(guided) and len(plain):
-            headings, *compared = comparison_rows(compare(guided, plain))
-            title = f"guided (first) against plain (second), seed {seed}, postprocess {post}"
-            paired = Table(*headings, title=title)
-            for row in compared:
-                paired.add_row(*row)
-            console.print(paired)
+        for first in ("guided", "restored"):
+            one, plain = (rows[rows["system"] == system] for system in (first, "plain"))
+            if len(one) and len(plain):
+                headings, *compared = comparison_rows(compare(one, plain))
+                title = f"{first} (first) against plain (second), seed {seed}, postprocess {post}"
+                paired = Table(*headings, title=title)
+                for row in compared:
+                    paired.add_row(*row)
+                console.print(paired)
     console.print(f"every case: {out / 'scores.csv'}")
 
 

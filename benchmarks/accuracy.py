@@ -6,8 +6,8 @@
 
 For each seed the plain segmenter is trained, the guided one branches from its Dice iterations,
 and both predict the test cases with and without keeping the largest component; `restored` is the
-guided one with its shape restorer, which is what `shapeguide train` and `predict` do. A stopped command
-goes on where it was; the seconds of each training are written with its result.
+guided one with its shape restorer, which is what `shapeguide train` and `predict` do. A stopped
+command goes on where it was; the seconds of each training are written with its result.
 """
 
 from __future__ import annotations

@@ -111,7 +111,14 @@ def test_region_is_taken_whole_when_one_voxel_of_it_reaches_caution() -> None:
 
 @pytest.mark.parametrize(
     ("odds", "labelled_cases", "changed"),
-    [(1.5, 5, True), (1.5, 10, False), (1.5, None, False), (2.5, 10, True), (0.5, 5, False)],
+    [
+        (1.5, 5, True),
+        (1.5, 10, False),
+        (1.5, None, False),
+        (2.5, 10, False),
+        (3.5, 10, True),
+        (0.5, 5, False),
+    ],
 )
 def test_without_a_stated_caution_a_segmenter_of_few_scans_is_trusted_less(
     odds: float, labelled_cases: int | None, changed: bool

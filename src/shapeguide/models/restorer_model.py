@@ -28,7 +28,7 @@ from shapeguide.models.shape_restorer import ShapeRestorer
 
 RESTORER_FOLDER = "restorer"
 """Folder of the restorer inside the run folder of the segmenter whose predictions it restores."""
-CAUTION, CAUTION_WITH_FEW_CASES = 2.0, 1.0
+CAUTION, CAUTION_WITH_FEW_CASES = 3.0, 1.0
 """Where a restorer states none: a segmenter that learnt from few scans is trusted less."""
 FEW_CASES = 10
 """With fewer labelled scans than this a segmenter counts as one that learnt from few."""
@@ -106,7 +106,7 @@ def restore(
             the window of the training, laid around the structures found, they stay as they are;
             so they do where no structure is found at all.
         labelled_cases: How many labelled scans the segmenter learnt from, if known. Where the model
-            states no caution it is 1 for fewer than ten of them, else 2.
+            states no caution it is 1 for fewer than ten of them, else 3.
 
     Returns:
         Same shape, float32, summing to 1 over the classes; the same bits outside the changed

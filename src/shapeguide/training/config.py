@@ -103,7 +103,7 @@ class RestorerSettings(Settings):
     caution: NotNegative | None = None
     """A connected region is changed when the restorer's log odds for the new class over the old
     reach this somewhere in it, so that edges stay as the segmenter saw them. When not given: 1 for
-    a segmenter that learnt from fewer than ten scans, else 2."""
+    a segmenter that learnt from fewer than ten scans, else 3."""
 
 
 class GuidanceSettings(Settings):

@@ -145,6 +145,9 @@ class Predict:
         )
         done = f"{len(report.written)} label maps written, {len(report.kept)} kept"
         tell(f"{done}, {len(report.failed)} failed; folder: {self.out}")
+        changed = report.volumes[report.volumes["restored_mm3"] > 0]["case"].nunique()
+        if changed:
+            tell(f"{changed} were changed by the shape restorer: restored_mm3 in volumes.csv")
         return 0 if report.complete else 1
 
     def _scans_of(self, given: Path) -> Iterable[Path | Case]:

@@ -189,7 +189,7 @@ def _predict_file(
     restored_mm3 = restored_volumes_mm3(label_map_from(before, structures, volume), labels)
     if restorers.restorer is not None:
         changed = ", ".join(f"{mm3:.0f} mm3 of {name}" for name, mm3 in restored_mm3.items())
-        logger.info("%s: the shape restorer changed %s", case.id, changed)
+        logger.debug("%s: the shape restorer changed %s", case.id, changed)
     if options.largest_component:
         labels = keep_largest_component(labels)
     write_label_map(labels, target)

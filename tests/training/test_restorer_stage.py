@@ -80,7 +80,7 @@ def bits(folder: Path) -> bytes:
 def test_short_training_fills_a_hole_of_a_ball_and_leaves_a_whole_one(
     balls: Dataset, tmp_path: Path
 ) -> None:
-    settings = tiny(iterations=60, batch_size=8, channels=(8, 16), learning_rate=1e-2)
+    settings = tiny(iterations=60, batch_size=8, channels=(8, 16), learning_rate=1e-2, caution=2.0)
     model = sg.train_restorer(
         balls.select(["a", "b", "c"]), run_dir=tmp_path, settings=settings, progress=False
     )

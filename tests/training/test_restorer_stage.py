@@ -222,7 +222,7 @@ def test_predictions_are_restored_unless_that_is_not_wanted(
         (plain, sg.PredictionOptions(restore=False)),
     ):
         out = tmp_path / str(options.restore)
-        with caplog.at_level(logging.DEBUG):
+        with caplog.at_level(logging.DEBUG, logger="shapeguide"):
             report = sg.predict_files(
                 run, [balls[0]], out_dir=out, options=options, device="cpu", progress=False
             )

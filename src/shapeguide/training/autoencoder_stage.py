@@ -35,7 +35,7 @@ from shapeguide.training.autoencoder_step import (
 )
 from shapeguide.training.checkpoint import TrainingState
 from shapeguide.training.config import TrainSettings, resolve
-from shapeguide.training.loop import LoopPlan, LoopTask, generator_for, learning_rate_of, train_loop
+from shapeguide.training.loop import LoopPlan, LoopTask, generator_for, train_loop
 from shapeguide.training.preparation import Preparation, prepare, start_fabric
 from shapeguide.training.run_folder import claim_run_folder
 from shapeguide.training.segmentation_batches import CaseBatches, one_hot
@@ -145,14 +145,8 @@ def _train(network: MaskAutoencoder, run: _Run, fabric: Fabric, progress: bool) 
     wrapped, optimizer = fabric.setup(network, optimizer)
     cases = run.preparation.prepared_train()
     cases.prepare_all()
-    plan = LoopPlan(
-        title=f"{run.flavour} autoencoder",
-        iterations=chosen.iterations,
-        learning_rate=learning_rate_of(chosen.decay, chosen.learning_rate, chosen.iterations),
-        checkpoint_every=settings.machine.checkpoint_every,
-        num_workers=settings.machine.num_workers,
-        progress=progress,
-    )
+    title = f"{run.flavour} autoencoder"
+    plan = LoopPlan.of(title, chosen, settings.machine, progress=progress)
     batches = _ClassBatches(cases, batch_size=chosen.batch_size, seed=settings.seed)
     task = LoopTask(batches, _step(wrapped, run))
     train_loop(TrainingState(network, optimizer), plan, task, run_dir=run.folder, fabric=fabric)
@@ -162,6 +156,7 @@ def _step(network: nn.Module, run: _Run) -> Callable[[Tensor, int], AutoencoderT
     limits, spacing_mm = warp_limits(run.settings), run.preparation.space.spacing_mm
 
     def step(batch: Tensor, iteration: int) -> AutoencoderTerms:
+        """Warp class indices (B, I, J, K), and reproduce or restore them."""
         generator = generator_for(run.settings.seed, STAGE, iteration)
         warps = draw_affine_warps(limits, count=len(batch), generator=generator)
         warped = warp_classes(batch, warps, spacing_mm=spacing_mm)

@@ -24,6 +24,7 @@ from shapeguide.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from shapeguide.training.config import MachineSettings
 from shapeguide.training.log import ProgressBar, TrainingLog
 
 LOG_EVERY = 10
@@ -42,6 +43,25 @@ class Terms(Protocol):
         ...
 
 
+class Course(Protocol):
+    """What the settings of every stage hold."""
+
+    @property
+    def iterations(self) -> int:
+        """All iterations of the stage."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """Highest learning rate."""
+        ...
+
+    @property
+    def decay(self) -> str:
+        """Course of the learning rate: `none` or `cosine`."""
+        ...
+
+
 @dataclass(frozen=True)
 class LoopPlan:
     """How long and how often."""
@@ -55,6 +75,29 @@ class LoopPlan:
     """0 never validates."""
     num_workers: int = 0
     progress: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        course: Course,
+        machine: MachineSettings,
+        *,
+        progress: bool,
+        validate_every: int = 0,
+    ) -> LoopPlan:
+        """The plan of a stage with these settings."""
+        peak, iterations = course.learning_rate, course.iterations
+        decays = course.decay == "cosine"
+        return cls(
+            title=title,
+            iterations=iterations,
+            learning_rate=cosine_decay(peak, iterations) if decays else lambda _: peak,
+            checkpoint_every=machine.checkpoint_every,
+            validate_every=validate_every,
+            num_workers=machine.num_workers,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True)
@@ -175,11 +218,6 @@ def _batches(
 def cosine_decay(peak: float, iterations: int) -> Callable[[int], float]:
     """Learning rate that falls from `peak` to a hundredth of it along half a cosine."""
     return lambda n: peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * n / iterations)))
-
-
-def learning_rate_of(decay: str, peak: float, iterations: int) -> Callable[[int], float]:
-    """The course of that name: `none` or `cosine`."""
-    return cosine_decay(peak, iterations) if decay == "cosine" else lambda _: peak
 
 
 def generator_for(seed: int, *parts: int) -> torch.Generator:

@@ -24,7 +24,7 @@ from shapeguide.training.autoencoder_step import with_background
 from shapeguide.training.checkpoint import TrainingState
 from shapeguide.training.config import TrainSettings, resolve
 from shapeguide.training.distance_bank import DistanceBank, case_distances_mm, fill_bank
-from shapeguide.training.loop import LoopPlan, LoopTask, generator_for, learning_rate_of, train_loop
+from shapeguide.training.loop import LoopPlan, LoopTask, generator_for, train_loop
 from shapeguide.training.preparation import Preparation, prepare, start_fabric
 from shapeguide.training.restorer_step import (
     RestorationQuality,
@@ -148,14 +148,7 @@ def _train(network: ShapeRestorer, run: _Run, fabric: Fabric, progress: bool) ->
     settings, chosen = run.settings, run.settings.restorer
     optimizer = torch.optim.Adam(network.parameters(), lr=chosen.learning_rate)
     wrapped, optimizer = fabric.setup(network, optimizer)
-    plan = LoopPlan(
-        title="restorer",
-        iterations=chosen.iterations,
-        learning_rate=learning_rate_of(chosen.decay, chosen.learning_rate, chosen.iterations),
-        checkpoint_every=settings.machine.checkpoint_every,
-        num_workers=settings.machine.num_workers,
-        progress=progress,
-    )
+    plan = LoopPlan.of("restorer", chosen, settings.machine, progress=progress)
     task = LoopTask(_DistanceBatches(run), _step(wrapped, run))
     train_loop(TrainingState(network, optimizer), plan, task, run_dir=run.folder, fabric=fabric)
 
@@ -164,6 +157,7 @@ def _step(network: nn.Module, run: _Run) -> Callable[[Tensor, int], RestorerTerm
     limits, spacing_mm = warp_limits(run.settings), run.preparation.space.spacing_mm
 
     def step(batch: Tensor, iteration: int) -> RestorerTerms:
+        """Warp the distances (B, S, I, J, K), spoil what they show, and compare."""
         generator = generator_for(run.settings.seed, STAGE, iteration)
         warps = draw_affine_warps(limits, count=len(batch), generator=generator)
         distances_mm = warp_images(

@@ -30,7 +30,7 @@ from shapeguide.models.segmenter import (
 from shapeguide.training.checkpoint import TrainingState
 from shapeguide.training.config import TrainSettings, resolve
 from shapeguide.training.guides import Guide, guide_loss, guided_by
-from shapeguide.training.loop import LoopPlan, LoopTask, generator_for, learning_rate_of, train_loop
+from shapeguide.training.loop import LoopPlan, LoopTask, generator_for, train_loop
 from shapeguide.training.preparation import Preparation, prepare, start_fabric
 from shapeguide.training.run_folder import BRANCH_FILE, branch, claim_run_folder
 from shapeguide.training.segmentation_batches import STAGE, CaseBatches
@@ -148,13 +148,11 @@ def _task(step: SegmentationStep, state: TrainingState, run: _Run) -> LoopTask:
 
 def _plan(settings: TrainSettings, progress: bool) -> LoopPlan:
     chosen = settings.segmentation
-    return LoopPlan(
-        title="plain segmenter" if settings.guidance == "none" else "guided segmenter",
-        iterations=chosen.iterations,
-        learning_rate=learning_rate_of(chosen.decay, chosen.learning_rate, chosen.iterations),
-        checkpoint_every=settings.machine.checkpoint_every,
+    return LoopPlan.of(
+        "plain segmenter" if settings.guidance == "none" else "guided segmenter",
+        chosen,
+        settings.machine,
         validate_every=chosen.validate_every,
-        num_workers=settings.machine.num_workers,
         progress=progress,
     )
 

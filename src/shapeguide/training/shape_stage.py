@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,6 @@ from shapeguide.training.loop import (
     LoopPlan,
     LoopTask,
     generator_for,
-    learning_rate_of,
     train_loop,
 )
 from shapeguide.training.objectives import (
@@ -170,16 +169,10 @@ def _train(
     companion = objective.companion
     learning = network if companion is None else nn.ModuleList([network, companion])
     optimizer = torch.optim.Adam(learning.parameters(), lr=chosen.learning_rate)
-    plan = LoopPlan(
-        title="shape stage",
-        iterations=chosen.iterations,
-        learning_rate=learning_rate_of(chosen.decay, chosen.learning_rate, chosen.iterations),
-        checkpoint_every=settings.machine.checkpoint_every,
-        progress=progress,
-    )
+    plan = LoopPlan.of("shape stage", chosen, settings.machine, progress=progress)
     train_loop(
         TrainingState(learning, optimizer),
-        plan,
+        replace(plan, num_workers=0),  # a batch is but its number
         LoopTask(_Iterations(), ShapeStep(objective, settings.seed)),
         run_dir=folder,
         fabric=fabric,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LOG_FILE = "log.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+SECONDS_BETWEEN_LINES = 60.0
+"""Where a bar cannot be redrawn, as in the log of a batch system, a line is written this often."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +78,18 @@ def _open_board(folder: Path, done: int) -> SummaryWriter:
 
 
 class ProgressBar(AbstractContextManager["ProgressBar"]):
-    """A bar on standard error with the loss terms and the rate; silent when not shown."""
+    """A bar on standard error with the loss terms and the rate; silent when not shown.
+
+    Where standard error is no terminal it writes a line now and then instead.
+    """
 
     def __init__(self, title: str, *, total: int, done: int, shown: bool) -> None:
         self._progress = _bar(shown)
         self._task = self._progress.add_task(title, total=total, completed=done, figures="")
+        self._title, self._total, self._done_before = title, total, done
+        self._figures = ""
+        self._in_lines = shown and not self._progress.console.is_terminal
+        self._start = self._last_line = time.monotonic()
 
     def __enter__(self) -> ProgressBar:
         self._progress.start()
@@ -87,11 +97,15 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
 
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         """Move the bar to `done` iterations; new figures replace those shown."""
-        if figures is None:
-            self._progress.update(self._task, completed=done)
-            return
-        text = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
-        self._progress.update(self._task, completed=done, figures=text)
+        if figures is not None:
+            self._figures = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        self._progress.update(self._task, completed=done, figures=self._figures)
+        now = time.monotonic()
+        if self._in_lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            rate = (done - self._done_before) / (now - self._start)
+            place = f"{self._title} {done}/{self._total}  {rate:.3g} it/s"
+            logger.info("%s", f"{place}  {self._figures}".rstrip())
 
     def __exit__(
         self,

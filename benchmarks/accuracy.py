@@ -146,6 +146,7 @@ def train_its_restorer(train: Dataset, run: Path, settings: TrainSettings) -> fl
     """Train the restorer of a guided run unless it is finished; seconds of this start."""
     start = time.monotonic()
     sg.train_restorer(train, run_dir=run / RESTORER_FOLDER, settings=settings)
+    sg.calibrate_restorer(run, train, share=settings.restorer.usual_share)
     return time.monotonic() - start
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shapeguide.geometry.grid import Grid
     from shapeguide.geometry.volume import LabelMap, Structure, Volume
     from shapeguide.inference import PredictionOptions, predict, predict_files
+    from shapeguide.inference.calibration import calibrate_restorer
     from shapeguide.losses import ShapeLoss
     from shapeguide.metrics.scores import score
     from shapeguide.models.autoencoder_model import load_autoencoder, reconstruct
@@ -45,6 +46,7 @@ __all__ = [
     "TrainSettings",
     "Volume",
     "__version__",
+    "calibrate_restorer",
     "demo",
     "describe",
     "evaluate",
@@ -82,6 +84,7 @@ _HOMES = {
     "geometry.grid": ("Grid",),
     "geometry.volume": ("LabelMap", "Structure", "Volume"),
     "inference": ("PredictionOptions", "predict", "predict_files"),
+    "inference.calibration": ("calibrate_restorer",),
     "losses": ("ShapeLoss",),
     "metrics.scores": ("score",),
     "models.autoencoder_model": ("load_autoencoder", "reconstruct"),

@@ -217,7 +217,7 @@ def test_the_largest_component_of_a_restored_prediction_is_kept(
     shutil.copytree(finished, out)
     scores_of(out).unlink()
     monkeypatch.setattr(
-        "shapeguide.experiments.table2.scoring.restoration", lambda *_, **__: restore
+        "shapeguide.experiments.table2.scoring.restoration", lambda *_: {"last": restore}
     )
     found = run(cohort, out, settings, keep=True).scores
     _, test = parts_of(cohort)
@@ -246,5 +246,7 @@ def test_a_restorer_restores_and_is_no_guide(
     with pytest.raises(ConfigError, match="few2/1/restorer restores predictions and guides no"):
         load_guide(experiment, key)
     probabilities = np.full((2, 16, 16, 16), 0.5, dtype=np.float32)
-    restored = restoration(experiment, key, labelled_cases=None)(probabilities)
+    cell = DESIGN.cells()[0]
+    segmenter = sg.load_segmenter(experiment.files.run(cell), device="cpu")
+    restored = restoration(experiment, key, cell, {"last": segmenter})["last"](probabilities)
     np.testing.assert_allclose(restored.sum(axis=0), 1, rtol=1e-5)

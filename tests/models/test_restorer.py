@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,14 @@ from torch import Tensor, nn
 from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
-from shapeguide.models.restorer_model import RestorerModel, load_restorer, restore
+from shapeguide.models.restorer_model import (
+    USUAL_FILE,
+    RestorerModel,
+    disagreement,
+    load_restorer,
+    read_usual,
+    restore,
+)
 from shapeguide.models.shape_restorer import ShapeRestorer
 
 SPACE = WorkingSpace((1.0, 1.0, 1.0), (12, 12, 12))
@@ -19,7 +29,7 @@ STRUCTURES = (Structure("horn", (1,)),)
 
 
 def model_of(
-    network: nn.Module, *, caution: float | None = 3.0, window: tuple[int, int, int] | None = None
+    network: nn.Module, *, caution: float = 3.0, window: tuple[int, int, int] | None = None
 ) -> RestorerModel:
     return RestorerModel(network, STRUCTURES, SPACE, caution, (), window)
 
@@ -109,24 +119,30 @@ def test_region_is_taken_whole_when_one_voxel_of_it_reaches_caution() -> None:
     assert np.array_equal(found[:, untouched], seen[:, untouched])
 
 
-@pytest.mark.parametrize(
-    ("odds", "labelled_cases", "changed"),
-    [
-        (1.5, 5, True),
-        (1.5, 10, False),
-        (1.5, None, False),
-        (2.5, 10, False),
-        (3.5, 10, True),
-        (0.5, 5, False),
-    ],
-)
-def test_without_a_stated_caution_a_segmenter_of_few_scans_is_trusted_less(
-    odds: float, labelled_cases: int | None, changed: bool
+def test_disagreement_is_the_moved_probability_as_a_share_of_the_structure() -> None:
+    seen = two_classes(box())
+    moved = 1 / (1 + np.exp(-2.5)) - 0.1
+    model = model_of(Adding(((9, 3, 3), 2.5), ((10, 9, 9), 2.5)))
+    assert disagreement(model, seen) == pytest.approx(2 * moved / 6**3, rel=1e-5)
+    assert disagreement(model_of(Adding()), seen) == pytest.approx(0.0, abs=1e-6)
+    assert disagreement(model, two_classes(np.zeros((12, 12, 12), np.float32))) == 0.0
+
+
+@pytest.mark.parametrize(("share_of_own", "changed"), [(1.001, False), (0.999, True)])
+def test_predictions_that_are_usual_for_the_segmenter_are_left_alone(
+    share_of_own: float, changed: bool
 ) -> None:
     seen = two_classes(box())
-    model = model_of(Adding(((9, 3, 3), odds)), caution=None)
-    found = restore(model, seen, labelled_cases=labelled_cases)
-    assert np.array_equal(found, seen) is not changed
+    model = model_of(Adding(((9, 3, 3), 5.0)))
+    usual = replace(model, usual_disagreement=share_of_own * disagreement(model, seen))
+    assert np.array_equal(restore(usual, seen), seen) is not changed
+
+
+def test_damaged_file_of_what_is_usual_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    assert read_usual(tmp_path) is None
+    (tmp_path / USUAL_FILE).write_text('{"share": 2}')
+    with pytest.raises(CheckpointError, match="delete it and run the training again"):
+        read_usual(tmp_path)
 
 
 def test_regions_that_meet_at_an_edge_only_are_apart() -> None:

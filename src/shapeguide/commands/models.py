@@ -110,9 +110,9 @@ class Predict:
     probabilities: bool = False
     """Also write the probability of each structure."""
     restore: bool = True
-    """Complete and clean predictions by the shape restorer of the run, where it has one. It can
-    paint over what a scan truly shows, such as a resection or a lesion; volumes.csv states for
-    each structure how much it changed."""
+    """Complete and clean predictions that are unusual for the segmenter, by the shape restorer of
+    the run, where it has one. It can paint over what a scan truly shows, such as a resection or a
+    lesion; volumes.csv states for each structure how much it changed."""
     reconstruct: bool = False
     """Restore predictions by the SRN autoencoder of the run instead."""
     autoencoder: OptionalPath = None

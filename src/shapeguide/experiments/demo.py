@@ -22,6 +22,7 @@ from shapeguide.experiments.demo_folder import Clock, DemoCohort, DemoFiles, cla
 from shapeguide.experiments.demo_report import MAIN_METRICS, DemoScores, write_report
 from shapeguide.files import written_whole
 from shapeguide.inference import predict_files
+from shapeguide.inference.calibration import calibrate_restorer
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.scores import METRICS
 from shapeguide.metrics.summary import compare, summarise
@@ -124,6 +125,13 @@ def demo(
                     branch_from=files.run("plain") if guide else None,
                     progress=progress,
                 )
+                if guide and settings.restorer.iterations:
+                    calibrate_restorer(
+                        files.run(method),
+                        train,
+                        share=settings.restorer.usual_share,
+                        progress=progress,
+                    )
             with clock.step(f"{method} predictions"):
                 _predict(test, files, method, progress)
         scores = _score(test, files)

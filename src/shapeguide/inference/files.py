@@ -106,9 +106,10 @@ def predict_files(
     A broken scan is reported and skipped. Outputs that are there are kept unless the options say
     otherwise, so a second call does only what is missing.
 
-    Where the run folder has a shape restorer, it completes and cleans the predictions, unless the
-    options say otherwise. It knows shapes and no scan: it can paint over what a scan truly shows,
-    such as a resection or a lesion. How much it changed stands in `volumes.csv`.
+    Where the run folder has a shape restorer, it completes and cleans predictions that are unusual
+    for the segmenter, unless the options say otherwise. It knows shapes and no scan: it can paint
+    over what a scan truly shows, such as a resection or a lesion. How much it changed stands in
+    `volumes.csv`.
 
     Args:
         run: Run folder, or a loaded segmenter, which comes without a restorer.
@@ -132,6 +133,7 @@ def predict_files(
     restorers = load_restorers(
         run,
         segmenter,
+        weights=weights,
         restore=options.restore,
         reconstruct=options.reconstruct,
         autoencoder=options.autoencoder,

@@ -12,6 +12,7 @@ from shapeguide.models.autoencoder_model import (
     AutoencoderModel,
     load_autoencoder,
 )
+from shapeguide.models.model_files import WeightsName
 from shapeguide.models.restorer_model import RESTORER_FOLDER, RestorerModel, load_restorer
 from shapeguide.models.segmenter import Segmenter
 
@@ -28,6 +29,7 @@ def load_restorers(
     run: str | Path | Segmenter,
     segmenter: Segmenter,
     *,
+    weights: WeightsName,
     restore: bool,
     reconstruct: bool,
     autoencoder: str | Path | None,
@@ -37,6 +39,7 @@ def load_restorers(
     Args:
         run: Run folder, or the loaded segmenter.
         segmenter: That of the run.
+        weights: Of the segmenter.
         restore: Take the shape restorer of the run folder where it has one.
         reconstruct: Take the SRN autoencoder of the run folder instead.
         autoencoder: Take that of this folder instead.
@@ -53,7 +56,7 @@ def load_restorers(
     folder = Path(run) / RESTORER_FOLDER
     if not folder.is_dir():
         return Restorers()
-    model = load_restorer(folder)
+    model = load_restorer(folder, weights=weights)
     check_restorer_fits(model, segmenter)
     return Restorers(restorer=replace(model, network=model.network.to(segmenter.device)))
 

@@ -99,7 +99,7 @@ def predict_before_and_after(
     seen = prepared_probabilities(segmenter, prepared.data)
     restored = seen
     if restorer is not None:
-        restored = restore(restorer, seen, labelled_cases=segmenter.training_cases)
+        restored = restore(restorer, seen)
     before = resample_channels(seen, prepared.grid, volume.grid)
     if np.array_equal(restored, seen):
         return before, before

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import ndimage
 from torch import nn
 
 from shapeguide.data.preprocess import WorkingSpace
-from shapeguide.errors import ConfigError
+from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.model_files import (
     Length,
     ModelDescription,
+    WeightsName,
     load_weights,
     read_description,
     space_from,
@@ -28,10 +29,11 @@ from shapeguide.models.shape_restorer import ShapeRestorer
 
 RESTORER_FOLDER = "restorer"
 """Folder of the restorer inside the run folder of the segmenter whose predictions it restores."""
-CAUTION, CAUTION_WITH_FEW_CASES = 3.0, 1.0
-"""Where a restorer states none: a segmenter that learnt from few scans is trusted less."""
-FEW_CASES = 10
-"""With fewer labelled scans than this a segmenter counts as one that learnt from few."""
+USUAL_FILE = "usual.json"
+"""In that folder: how much the restorer disagrees with what that segmenter usually predicts."""
+
+
+NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RestorerDescription(ModelDescription):
@@ -40,8 +42,20 @@ class RestorerDescription(ModelDescription):
     kind: Literal["restorer"] = "restorer"
     coarsening: Annotated[int, Field(ge=1, le=64)]
     window: tuple[Length, Length, Length]
-    caution: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    caution: NotNegative
     quality: tuple[dict[str, Any], ...] = ()
+
+
+class Usual(BaseModel):
+    """`usual.json`: what is usual for the segmenter of a run, by its training scans."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    """Of the scans that are no more unusual than stated below."""
+    scans: Annotated[int, Field(ge=1)]
+    disagreement: dict[WeightsName, NotNegative]
+    """See `disagreement`, by the weights of the segmenter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +66,23 @@ class RestorerModel:
     """Class probabilities to logits, as `ShapeRestorer`."""
     structures: tuple[Structure, ...]
     space: WorkingSpace
-    caution: float | None
-    """Log odds of the new class over the old that a change must reach somewhere; None leaves it to
-    the number of scans that the segmenter learnt from."""
+    caution: float
+    """Log odds of the new class over the old that a change must reach somewhere."""
     quality: tuple[dict[str, Any], ...]
     """One row for each structure: Dice of spoilt, restored and clean maps, cases, held_out."""
     window: tuple[int, int, int] | None = None
     """Voxels of the working space around the structures that it looks at; all when not given."""
+    usual_disagreement: float | None = None
+    """Predictions that it disagrees with no more than this are left alone; None restores all."""
 
 
-def load_restorer(run_dir: str | Path) -> RestorerModel:
+def load_restorer(run_dir: str | Path, *, weights: WeightsName = "last") -> RestorerModel:
     """Load the restorer of a finished restorer stage.
+
+    Args:
+        run_dir: Folder of the restorer, `restorer` in that of a run.
+        weights: Those of the segmenter, which what is usual depends on. Where that was not
+            measured, all predictions are restored.
 
     Raises:
         CheckpointError: If the stage is not finished, damaged, or the folder of another kind.
@@ -75,6 +95,7 @@ def load_restorer(run_dir: str | Path) -> RestorerModel:
         coarsening=description.coarsening,
     )
     load_weights(network, description, folder, "last")
+    usual = read_usual(folder)
     return RestorerModel(
         network=network.eval().requires_grad_(False),
         structures=structures_from(description),
@@ -82,18 +103,60 @@ def load_restorer(run_dir: str | Path) -> RestorerModel:
         caution=description.caution,
         quality=description.quality,
         window=description.window,
+        usual_disagreement=usual.disagreement.get(weights) if usual else None,
     )
 
 
-def restore(
-    model: RestorerModel,
-    probabilities: NDArray[np.float32],
-    *,
-    labelled_cases: int | None = None,
-) -> NDArray[np.float32]:
+def read_usual(folder: Path) -> Usual | None:
+    """What is usual for the segmenter of a run; None where that was not measured.
+
+    Args:
+        folder: Of the restorer.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    path = folder / USUAL_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Usual.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); delete it and run the training again, which measures it "
+            "anew"
+        ) from error
+
+
+def disagreement(model: RestorerModel, probabilities: NDArray[np.float32]) -> float:
+    """How much of a prediction the restorer would change, before any caution.
+
+    Args:
+        model: A trained shape restorer.
+        probabilities: As of `restore`.
+
+    Returns:
+        The probability that would move between classes, summed over voxels, as a share of the
+        voxels in which a structure is found; 0 where none is.
+
+    Raises:
+        ConfigError: If the classes are not those of the model.
+    """
+    _check_classes(model, probabilities)
+    classes = probabilities.argmax(axis=0)
+    if not classes.any():
+        return 0.0
+    seen = probabilities[(slice(None), *_window_around(classes > 0, model.window))]
+    return _disagreement(_softmax(_logits(model.network, seen)), seen)
+
+
+def restore(model: RestorerModel, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Class probabilities completed and cleaned by what label maps look like, with caution.
 
-    Voxels whose class the restorer would change are grouped in regions that share faces. A region
+    Where the model knows what is usual for the segmenter, a prediction that it disagrees with no
+    more than usual stays as it is.
+
+    Of others, voxels whose class it would change are grouped in regions that share faces. A region
     is changed as a whole when the log odds of the new class over the old reach the model's caution
     somewhere in it; everything else, and so most of the edges, stays as the segmenter saw it.
 
@@ -105,8 +168,6 @@ def restore(
         probabilities: In the model's working spacing, background first, (1 + S, I, J, K). Beyond
             the window of the training, laid around the structures found, they stay as they are;
             so they do where no structure is found at all.
-        labelled_cases: How many labelled scans the segmenter learnt from, if known. Where the model
-            states no caution it is 1 for fewer than ten of them, else 3.
 
     Returns:
         Same shape, float32, summing to 1 over the classes; the same bits outside the changed
@@ -115,12 +176,7 @@ def restore(
     Raises:
         ConfigError: If the classes are not those of the model.
     """
-    if probabilities.ndim != 4 or len(probabilities) != 1 + len(model.structures):
-        raise ConfigError(
-            f"the restorer knows {len(model.structures)} structures and takes probabilities "
-            f"(1 + structures, I, J, K), found shape {probabilities.shape}; give those of a "
-            "segmenter of the same structures"
-        )
+    _check_classes(model, probabilities)
     restored = np.array(probabilities, dtype=np.float32)
     classes = restored.argmax(axis=0)
     if not classes.any():
@@ -128,19 +184,32 @@ def restore(
     window = _window_around(classes > 0, model.window)
     seen = restored[(slice(None), *window)]
     logits = _logits(model.network, seen)
-    taken = _whole_corrections(logits, classes[window], _caution(model, labelled_cases))
-    if taken.any():
-        chosen = logits[:, taken]
-        odds = np.exp(chosen - chosen.max(axis=0))
-        seen[:, taken] = odds / odds.sum(axis=0)
+    proposed, usual = _softmax(logits), model.usual_disagreement
+    if usual is not None and _disagreement(proposed, seen) <= usual:
+        return restored
+    taken = _whole_corrections(logits, classes[window], model.caution)
+    seen[:, taken] = proposed[:, taken]
     return restored
 
 
-def _caution(model: RestorerModel, labelled_cases: int | None) -> float:
-    if model.caution is not None:
-        return model.caution
-    few = labelled_cases is not None and labelled_cases < FEW_CASES
-    return CAUTION_WITH_FEW_CASES if few else CAUTION
+def _check_classes(model: RestorerModel, probabilities: NDArray[np.float32]) -> None:
+    if probabilities.ndim != 4 or len(probabilities) != 1 + len(model.structures):
+        raise ConfigError(
+            f"the restorer knows {len(model.structures)} structures and takes probabilities "
+            f"(1 + structures, I, J, K), found shape {probabilities.shape}; give those of a "
+            "segmenter of the same structures"
+        )
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    odds: NDArray[np.float32] = np.exp(logits - logits.max(axis=0))
+    odds /= odds.sum(axis=0)
+    return odds
+
+
+def _disagreement(proposed: NDArray[np.float32], seen: NDArray[np.float32]) -> float:
+    found = int(np.count_nonzero(seen.argmax(axis=0)))
+    return float(np.abs(proposed - seen).sum(dtype=np.float64)) / 2 / max(found, 1)
 
 
 @torch.inference_mode()

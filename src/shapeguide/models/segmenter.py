@@ -59,8 +59,6 @@ class Segmenter:
     space: WorkingSpace
     divisor: int = 1
     """The network takes spatial shapes that are multiples of this."""
-    training_cases: int | None = None
-    """Labelled scans that it learnt from, where the model file says so."""
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +90,6 @@ def load_segmenter(
         structures=structures_from(description),
         space=space_from(description.space),
         divisor=network.divisor,
-        training_cases=_count(description.notes.get("training_cases")),
     )
 
 
@@ -127,11 +124,6 @@ def divisor_of(name: str, channels: tuple[int, ...]) -> int:
     _check_name(name)
     check_channels(channels, "segmenter")
     return int(2 ** (len(channels) - 1))
-
-
-def _count(noted: object) -> int | None:
-    """Notes are free text: what is no count is none."""
-    return noted if isinstance(noted, int) and noted > 0 else None
 
 
 def _check_name(name: str) -> None:

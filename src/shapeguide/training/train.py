@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
+from shapeguide.inference.calibration import calibrate_restorer
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter
@@ -31,7 +32,8 @@ def train(
     """Train what the guidance needs, unless it is given, and then a segmenter.
 
     With guidance "shape" a shape restorer is trained too, unless its iterations are 0, and
-    `predict_files` restores by it. The segmenter does not depend on it.
+    `predict_files` restores by it what is unusual for the segmenter. The segmenter does not depend
+    on it.
 
     The same call resumes a killed run and loads a finished one.
 
@@ -62,8 +64,20 @@ def train(
         guide = train_autoencoder(
             dataset, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
         )
-    if settings.guidance == "shape" and settings.restorer.iterations > 0:
+    restores = settings.guidance == "shape" and settings.restorer.iterations > 0
+    if restores:
         train_restorer(
             dataset, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress
         )
-    return train_segmenter(dataset, guide, run_dir=folder, settings=settings, progress=progress)
+    segmenter = train_segmenter(
+        dataset, guide, run_dir=folder, settings=settings, progress=progress
+    )
+    if restores:
+        calibrate_restorer(
+            folder,
+            dataset,
+            share=settings.restorer.usual_share,
+            device=settings.machine.device,
+            progress=progress,
+        )
+    return segmenter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,12 @@ from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import stopwatch
 from shapeguide.experiments.table2.regimes import training_cases
 from shapeguide.experiments.table2.systems import PLAIN, SRN, SYSTEMS, System
+from shapeguide.inference.calibration import calibrated
 from shapeguide.machine import choose_device
 from shapeguide.models.autoencoder_model import AutoencoderModel, reconstruct
-from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.models.model_files import MODEL_FILE, WeightsName
 from shapeguide.models.restorer_model import RESTORER_FOLDER, RestorerModel, restore
+from shapeguide.models.segmenter import Segmenter
 from shapeguide.training.autoencoder_stage import train_autoencoder
 from shapeguide.training.guides import Guide
 from shapeguide.training.restorer_stage import train_restorer
@@ -94,27 +96,34 @@ def load_guide(experiment: Experiment, key: GuideKey) -> Guide:
 
 
 def restoration(
-    experiment: Experiment, key: GuideKey, *, labelled_cases: int | None
-) -> Restoration:
-    """How a shape restorer or SRN's autoencoder restores a prediction.
+    experiment: Experiment,
+    key: GuideKey,
+    cell: Cell,
+    segmenters: Mapping[WeightsName, Segmenter],
+) -> dict[WeightsName, Restoration]:
+    """How a shape restorer or SRN's autoencoder restores the predictions of a cell.
 
     Args:
         experiment: Whose guides they are.
         key: Of a restorer or of a guide of SRN.
-        labelled_cases: How many labelled scans the segmenter learnt from, if known.
+        cell: Whose predictions are restored.
+        segmenters: Of the cell, by their weights.
+
+    Returns:
+        One for each segmenter: what is usual for it, its restorer leaves alone.
 
     Raises:
         ConfigError: If the guide is neither.
     """
     model = _trained(experiment, key)
-    if isinstance(model, RestorerModel):
-        restores: Restoration = partial(restore, model, labelled_cases=labelled_cases)
-    elif isinstance(model, AutoencoderModel):
-        restores = partial(reconstruct, model)
-    else:
-        raise ConfigError(f"{key.text} restores no prediction; name a restorer or a guide of SRN")
     model.network.to(choose_device(experiment.settings.machine.device))
-    return restores
+    if isinstance(model, RestorerModel):
+        share = experiment.settings.restorer.usual_share
+        models = calibrated(model, segmenters, experiment.cases(cell), share=share)
+        return {name: partial(restore, usual) for name, usual in models.items()}
+    if isinstance(model, AutoencoderModel):
+        return dict.fromkeys(segmenters, partial(reconstruct, model))
+    raise ConfigError(f"{key.text} restores no prediction; name a restorer or a guide of SRN")
 
 
 def _trained(experiment: Experiment, key: GuideKey) -> Guide | RestorerModel:

@@ -101,9 +101,8 @@ def score_cell(experiment: Experiment, cell: Cell) -> None:
             for weights in dict.fromkeys(key.weights for key in keys)
         }
         wanted = {key.postprocess for key in keys}
-        learnt_from = next(iter(segmenters.values())).training_cases
         restorations = {
-            name: restoration(experiment, k, labelled_cases=learnt_from)
+            name: restoration(experiment, k, cell, segmenters)
             for name, k in restoring.items()
             if name in wanted
         }
@@ -145,8 +144,8 @@ class _Bench:
     cell: Cell
     segmenters: dict[WeightsName, Segmenter]
     keys: tuple[_Key, ...]
-    restorations: dict[str, Restoration]
-    """By the name of the post-processing."""
+    restorations: dict[str, dict[WeightsName, Restoration]]
+    """By the name of the post-processing and the weights."""
 
     def rows(self, case: Case) -> Iterator[Row]:
         """Rows of one test case; the files are read once."""
@@ -176,8 +175,11 @@ class _Bench:
 
         plain = to_labels(probabilities)
         found = {AS_PREDICTED: plain, LARGEST: keep_largest_component(plain)}
-        for name in {key.postprocess for key in keys} & self.restorations.keys():
-            restored = self.restorations[name](probabilities)
+        for key in keys:
+            name = key.postprocess
+            if name not in self.restorations:
+                continue
+            restored = self.restorations[name][key.weights](probabilities)
             # Mostly there is nothing to restore.
             same = np.array_equal(restored, probabilities)
             found[name] = found[LARGEST] if same else keep_largest_component(to_labels(restored))

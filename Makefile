@@ -19,7 +19,7 @@ help:
 	@echo "make demo    train and compare both segmenters on a synthetic cohort, into $(DEMO)/"
 	@echo "make test    all checks and tests; set SHAPEGUIDE_DATA for those on real data"
 	@echo "make lint    format, lint, types and import contract only"
-	@echo "make bench   print the tables of benchmarks/, but for accuracy.py, which trains for hours"
+	@echo "make bench   print the tables of benchmarks/, but for those that train for hours"
 	@echo "make clean   remove caches and build output; keeps $(VENV), runs/ and $(DEMO)/"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -47,7 +47,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
 
 bench: $(BENCH_INSTALLED)
-	@for file in $(filter-out benchmarks/accuracy.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(RUN) "$$file" || exit 1; done
+	@for file in $(filter-out benchmarks/accuracy.py benchmarks/restoring.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(RUN) "$$file" || exit 1; done
 
 clean:
 	rm -rf build dist .coverage .coverage.* htmlcov

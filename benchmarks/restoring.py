@@ -53,6 +53,8 @@ class Options:
     """Cases of the segmenter's training to measure disagreement on, at most."""
     looked_at: int = 20
     """Other training cases to restore."""
+    corruptions: tuple[str, ...] = tuple(DEGRADATIONS)
+    """Beside clean images."""
     severity: int = 2
 
 
@@ -126,7 +128,7 @@ def rows_of(bench: Bench, cases: list[Case], options: Options) -> Iterator[dict[
     ]
     for case in track(others[: options.looked_at], f"seed {bench.seed}, restoring"):
         volume, reference = case.read_volume(), case.read_label_map()
-        for image in (None, *DEGRADATIONS):
+        for image in (None, *options.corruptions):
             shown = volume
             if image is not None:
                 shown = degrade(volume, image, options.severity, seed=case_seed(bench.seed, case))
@@ -151,7 +153,8 @@ def rows_of(bench: Bench, cases: list[Case], options: Options) -> Iterator[dict[
 
 def show(table: pd.DataFrame, options: Options) -> None:
     """Mean differences to predictions that are not restored."""
-    heads = [f"{images}: {m}" for images in ("clean", "corrupted") for m in METRICS]
+    kinds = ("clean", "corrupted") if options.corruptions else ("clean",)
+    heads = [f"{images}: {m}" for images in kinds for m in METRICS]
     shown = Table("caution", "left alone", *heads, title="restored minus not restored")
     for caution in options.cautions:
         for share in options.shares:
@@ -162,7 +165,7 @@ def show(table: pd.DataFrame, options: Options) -> None:
                 f"{share:.0%}",
                 *(
                     format(float(means[metric][images]), "+.4f" if metric == "dice" else "+.2f")
-                    for images in ("clean", "corrupted")
+                    for images in kinds
                     for metric in METRICS
                 ),
             )

@@ -121,7 +121,8 @@ def test_no_pair_is_compared_twice() -> None:
     pairs = pairs_to_compare(ORDER)
     assert len({frozenset(pair) for pair in pairs}) == len(pairs)
     # Nine against plain; shape against six that are neither plain nor a default form; each of two
-    # default forms against those six and shape.
-    assert len(pairs) == 9 + 6 + 2 * 7
+    # default forms against those six and shape; SRN's restored by itself against SRN.
+    assert len(pairs) == 9 + 6 + 2 * 7 + 1
+    assert ("srn+srn", "srn") in pairs
     assert ("shape+restorer", "shape") in pairs
     assert ("shape+restorer", "shape_all_maps+restorer") not in pairs

@@ -115,6 +115,11 @@ def test_each_system_is_restored_by_the_label_maps_that_its_guide_may_see(
         "all/4/plain": {"restored": "all/4/restorer", "srn": "all/4/srn"},
         "all/4/shape": {"restored": "all/4/restorer"},
         "all/4/srn": {"srn": "all/4/srn"},
+        **{
+            f"{regime}/4/{name}": {"restored": f"{regime}/4/restorer"}
+            for regime in ("few2", "all")
+            for name in ("unet2d", "fcn", "vnet")
+        },
     }
     assert len(found) > 12
 

@@ -58,6 +58,11 @@ def test_a_process_that_dies_is_named(tmp_path: Path) -> None:
         run_tasks(tasks, jobs=2, on_done=lambda _: None)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_nothing_to_do_is_done_at_once(jobs: int) -> None:
+    assert run_tasks([], jobs=jobs, on_done=print) == {}
+
+
 def test_no_job_at_all_is_an_error() -> None:
     with pytest.raises(ConfigError, match="jobs: at least 1, found 0"):
         run_tasks([], jobs=0, on_done=lambda _: None)

@@ -168,12 +168,13 @@ class ExperimentInCells(ExperimentOnCases):
 class Table2(ExperimentInCells):
     """Table 2: systems by structures by seeds by regimes, compared in pairs with the plain U-Net.
 
-    Every prediction is scored as it comes and with its largest component kept. Those of plain,
-    shape and shape_all_maps are scored once more, restored by a shape restorer that learns from
-    the label maps that the system may see, and those of plain also by one that learns from all
-    label maps; those of plain, srn and srn_all_maps restored by SRN's autoencoder. After either,
-    the largest component is kept. Summary and comparisons name them plain+restorer,
-    plain+restorer_all_maps, plain+srn and so on. --restorer.iterations 0 leaves the restorer out.
+    Every prediction is scored as it comes and with its largest component kept. Those of shape,
+    shape_all_maps and the segmenters without guidance are scored once more, restored by a shape
+    restorer that learns from the label maps that the system may see, and those of plain also by
+    one that learns from all label maps; those of plain, srn and srn_all_maps restored by SRN's
+    autoencoder. After either, the largest component is kept. Summary and comparisons name them
+    plain+restorer, plain+restorer_all_maps, plain+srn and so on. --restorer.iterations 0 leaves
+    the restorer out.
 
     Seed, guidance and segmenter of the settings are those of each cell of the table.
     """

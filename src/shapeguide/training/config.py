@@ -100,10 +100,11 @@ class RestorerSettings(Settings):
     """Course of the learning rate over the stage."""
     spacing_mm: Positive = 2.0
     """It works on voxels about this large, or on those of the working space if they are larger."""
-    usual_share: Annotated[float, Field(ge=0, le=1)] = 0.9
+    usual_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Of the segmenter's own training scans the restorer would leave this share alone, and so it
-    does with every scan whose prediction it disagrees with no more. With fewer than ten of them
-    nobody knows what is usual, and all are restored."""
+    does with every scan whose prediction it disagrees with no more: with 1 all that are no more
+    unusual than the most unusual of them. With fewer than ten of them nobody knows what is usual,
+    and all are restored."""
     caution: NotNegative = 1.0
     """A connected region is changed when the restorer's log odds for the new class over the old
     reach this somewhere in it, so that edges stay as the segmenter saw them."""

@@ -28,14 +28,15 @@ def restorers(experiment: Experiment, cell: Cell) -> dict[str, GuideKey]:
 def _shape_restorers(experiment: Experiment, cell: Cell) -> dict[str, GuideKey]:
     """Of the label maps of its own regime; those of all cases where its guide has seen them.
 
-    The plain segmenter is restored by either, so that it stands beside both.
+    Segmenters without guidance are restored too, and the plain one by either, so that it stands
+    beside both.
     """
     if not experiment.design.restores or experiment.settings.restorer.iterations == 0:
         return {}
     everything = restorer_key(ALL, cell.seed)
     if cell.system.name == GUIDED_ALL_MAPS:
         return {RESTORED: everything}
-    if cell.system.name not in (PLAIN, GUIDED):
+    if cell.system.name != GUIDED and cell.system.guidance != "none":
         return {}
     own = {RESTORED: restorer_key(cell.regime, cell.seed)}
     if cell.system.name == PLAIN and cell.regime != ALL:

@@ -57,7 +57,7 @@ def run_tasks(
     if jobs < 1:
         raise ConfigError(f"jobs: at least 1, found {jobs}")
     board = _Board(tasks)
-    if jobs == 1 or len(tasks) == 1:
+    if jobs == 1 or len(tasks) <= 1:
         while (task := board.next()) is not None:
             error = _outcome(task)
             board.finish(task, error)

@@ -95,14 +95,17 @@ def pairs_to_compare(systems: Sequence[str]) -> list[tuple[str, str]]:
     """Which systems are compared, each pair once.
 
     All against the plain one; the default forms, guided and restored, against all but each other;
-    the guided one without a restorer against all.
+    the guided one without a restorer against all; every restored one against itself without.
     """
     defaults = [name for name in DEFAULTS if name in systems]
     rivals = [name for name in systems if name not in (PLAIN, *defaults)]
     pairs = [(name, PLAIN) for name in systems if name != PLAIN and PLAIN in systems]
     if GUIDED in systems:
         pairs += [(GUIDED, name) for name in rivals if name != GUIDED]
-    return pairs + [(name, rival) for name in defaults for rival in rivals]
+    pairs += [(name, rival) for name in defaults for rival in rivals]
+    restored = [(name, name.partition(AND)[0]) for name in systems if AND in name]
+    pairs += [(name, base) for name, base in restored if base in systems]
+    return list(dict.fromkeys(pairs))
 
 
 def _mean_of(cube: Cube, system: str, metric: str) -> dict[str, object]:

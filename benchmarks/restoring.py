@@ -47,7 +47,7 @@ class Options:
     """What is tried."""
 
     cautions: tuple[float, ...] = (0.0, 1.0, 3.0)
-    shares: tuple[float, ...] = (0.0, 0.5, 0.8, 0.9, 0.95)
+    shares: tuple[float, ...] = (0.0, 0.9, 0.95, 0.98, 1.0)
     """Of the segmenter's scans that would be left alone; with 0 all are restored."""
     measured: int = 40
     """Cases of the segmenter's training to measure disagreement on, at most."""

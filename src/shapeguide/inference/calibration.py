@@ -134,8 +134,8 @@ def calibrate_restorer(
     write_json(folder / USUAL_FILE, measured.model_dump())
     shown = ", ".join(f"{value:.1%} ({name} weights)" for name, value in usual.items())
     logger.info(
-        "restorer: predictions that it would change by no more than %s are left alone, as those "
-        "of %.0f%% of %d training scans",
+        "restorer: leaves alone what it would change by no more than %s, which %.0f%% of %d "
+        "training scans are",
         shown,
         100 * share,
         scans,

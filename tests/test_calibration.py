@@ -161,11 +161,20 @@ def test_many_scans_are_thinned_evenly(
     assert seen == expected
 
 
-def test_measured_once_it_stays(run: Path, cohort: Dataset) -> None:
-    path = run / RESTORER_FOLDER / USUAL_FILE
-    before = path.read_bytes()
-    sg.calibrate_restorer(run, cohort, share=0.99, device="cpu", progress=False)
-    assert path.read_bytes() == before
+def test_what_was_measured_stays_until_another_share_is_asked_for(
+    run: Path, cohort: Dataset, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    path = copy / RESTORER_FOLDER / USUAL_FILE
+    before = path.stat().st_mtime_ns
+    sg.calibrate_restorer(copy, cohort, share=0.5, device="cpu", progress=False)
+    assert path.stat().st_mtime_ns == before
+    sg.calibrate_restorer(copy, cohort, share=1.0, device="cpu", progress=False)
+    largest = max(disagreements(copy, cohort, "last"))
+    assert sg.load_restorer(path.parent).usual_disagreement == pytest.approx(largest)
+    sg.calibrate_restorer(copy, cohort, share=0.0, device="cpu", progress=False)
+    assert sg.load_restorer(path.parent).usual_disagreement is None
 
 
 def test_restorer_of_another_spacing_is_refused(

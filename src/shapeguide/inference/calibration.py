@@ -28,9 +28,10 @@ from shapeguide.models.restorer_model import (
     read_usual,
 )
 from shapeguide.models.segmenter import Segmenter, SegmenterDescription, load_segmenter
+from shapeguide.training.config import RestorerSettings
 from shapeguide.training.log import ProgressBar
 
-USUAL_SHARE = 1.0
+USUAL_SHARE = RestorerSettings().usual_share
 """Less, and good predictions of clean scans are smoothed: see `benchmarks/restoring.py`."""
 FEWEST_SCANS = 10
 """With fewer, which a segmenter also learns by heart, what is usual cannot be known."""
@@ -52,7 +53,7 @@ def calibrated(
 
     Args:
         restorer: A trained shape restorer.
-        segmenters: Those of one training, by their weights.
+        segmenters: Those of one training, by their weights; they share a working space.
         dataset: The scans that they learnt from; their label maps are not used.
         share: Of these scans that would be left alone; 0 leaves none alone.
         progress: Show a progress bar.
@@ -71,11 +72,11 @@ def calibrated(
         return dict.fromkeys(segmenters, replace(restorer, usual_disagreement=None))
     found: dict[WeightsName, list[float]] = {name: [] for name in segmenters}
     cases = _some(dataset)
+    space = next(iter(segmenters.values())).space
     with ProgressBar("usual scans", total=len(cases), done=0, shown=progress) as bar:
         for done, case in enumerate(cases, start=1):
-            volume = case.read_volume()
+            image = prepare_volume(case.read_volume(), space).data
             for name, segmenter in segmenters.items():
-                image = prepare_volume(volume, segmenter.space).data
                 seen = prepared_probabilities(segmenter, image)
                 found[name].append(disagreement(restorer, seen))
             bar.update(done)
@@ -95,12 +96,12 @@ def calibrate_restorer(
 ) -> None:
     """Measure what is usual for the segmenter of a run, for the restorer inside its folder.
 
-    It is written into the folder of the restorer, where predictions look for it; measured once,
-    it stays.
+    It is written into the folder of the restorer, where predictions look for it. What was measured
+    for the same share stays; another share measures anew.
 
     Args:
         run_dir: Folder of a finished training with a shape restorer.
-        dataset: The scans that it learnt from, at least ten; else nothing is written, and every
+        dataset: The scans that it learnt from. From fewer than ten nothing is measured, and every
             prediction is restored.
         share: Of these scans that would be left alone.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -111,7 +112,8 @@ def calibrate_restorer(
         DataError: If a scan cannot be used.
     """
     run, folder = Path(run_dir), Path(run_dir) / RESTORER_FOLDER
-    if read_usual(folder) is not None:
+    known = read_usual(folder)
+    if known is not None and known.share == share:
         return
     segmenters: dict[WeightsName, Segmenter] = {
         name: load_segmenter(run, weights=name, device=device)
@@ -127,6 +129,7 @@ def calibrate_restorer(
         if model.usual_disagreement is not None
     }
     if not usual:
+        (folder / USUAL_FILE).unlink(missing_ok=True)
         logger.info("restorer: every prediction is restored, with caution %g", restorer.caution)
         return
     scans = len(_some(dataset))

@@ -21,6 +21,8 @@ from shapeguide.errors import ConfigError, DataError
 from shapeguide.experiments.table2 import design as known
 from shapeguide.experiments.table2.design import Table2Design
 from shapeguide.experiments.table2.engine import Table2, table2
+from shapeguide.experiments.table2.factorial import guidance
+from shapeguide.experiments.table2.factors import GuidanceFactors
 from shapeguide.experiments.table2.regimes import training_cases
 from shapeguide.experiments.table2.scoring import COLUMNS
 from shapeguide.experiments.table2.systems import System, systems_named
@@ -167,6 +169,33 @@ def test_all_systems_of_a_seed_share_cases_and_the_iterations_before_the_guidanc
     assert sorted("/".join(path.parts[-5:-2]) for path in guides) == [
         *("all/seed1/restorer", "all/seed1/shape", "few3/seed1/restorer", "few3/seed1/shape")
     ]
+
+
+def test_guidance_that_starts_early_has_the_same_iterations_before_it(
+    cohort: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    longer = settings.segmentation.changed(dice_iterations=20)
+    train, test = parts_of(cohort)
+    found = guidance(
+        train,
+        test,
+        out=tmp_path / "out",
+        settings=settings.changed(segmentation=longer),
+        design=replace(DESIGN, corruptions=(), weights=("last",)),
+        factors=GuidanceFactors((0.3,), ("smooth",), ("gradient",), ramps=(0.0,), starts=(0.5, 1)),
+        progress=False,
+    )
+    plain, early, as_set = (
+        read_log(cell(tmp_path / "out", f"few3/1/{name}") / "run" / "log.jsonl")
+        for name in ("plain", "a0.3-smooth-gradient-r0.0-s0.5", "a0.3-smooth-gradient-r0.0")
+    )
+    assert plain[0] == early[0] == as_set[0]
+    assert [row["iteration"] for row in early if "shape" in row] == [20, 24]
+    assert [row["iteration"] for row in as_set if "shape" in row] == [24]
+    assert plain[-1]["iteration"] == 24
+    effects = pd.read_csv(tmp_path / "out" / "factorial.csv")
+    assert set(effects.loc[effects["factor"] == "start", "level"].astype(float)) == {0.5, 1.0}
+    assert found.table.complete
 
 
 def test_few_cases_are_the_same_for_a_seed_and_nested(cohort: Path) -> None:

@@ -22,7 +22,7 @@ from shapeguide.experiments.table2.systems import SYSTEMS, System, systems_named
 from shapeguide.experiments.table2.tables import comparisons, summary
 from shapeguide.experiments.table2.words import cell_rows, effect_rows, summary_rows
 from shapeguide.report.theme import LIGHT, as_png
-from shapeguide.training.config import TrainSettings, preset
+from shapeguide.training.config import SegmentationSettings, TrainSettings, preset
 
 Score = tuple[float, float]
 """Dice and Hausdorff distance."""
@@ -185,8 +185,11 @@ def test_without_a_plain_system_there_is_nothing_to_compare() -> None:
 
 
 def test_the_factors_are_crossed_and_become_settings() -> None:
-    factors = GuidanceFactors(alphas=(0.1, 0.3), balances=("none",), ramps=(0.0, 0.5))
-    systems = factors.systems(guided_iterations=400)
+    factors = GuidanceFactors(
+        alphas=(0.1, 0.3), balances=("none",), ramps=(0.0, 0.5), starts=(1.0,)
+    )
+    course = SegmentationSettings(dice_iterations=800, guided_iterations=400)
+    systems = factors.systems(course)
     assert [system.name for system in systems[:3]] == [
         "plain",
         "a0.1-hard-none-r0.0",
@@ -199,7 +202,24 @@ def test_the_factors_are_crossed_and_become_settings() -> None:
     assert all(system.branches and system.guide == "shape" for system in systems[1:])
 
 
+def test_an_earlier_start_leaves_less_to_dice_alone_and_trains_equally_long() -> None:
+    factors = GuidanceFactors(
+        alphas=(0.3,), cap_forms=("smooth",), balances=("gradient",), ramps=(0.5,), starts=(0.25, 1)
+    )
+    course = SegmentationSettings(dice_iterations=800, guided_iterations=400)
+    plain, early, as_set = factors.systems(course)
+    name = "a0.3-smooth-gradient-r0.5"
+    assert [early.name, as_set.name] == [f"{name}-s0.25", name]
+    assert (early.branches, as_set.branches) == (False, True)
+    found = early.settings(TrainSettings(segmentation=course), 0)
+    assert (found.segmentation.dice_iterations, found.segmentation.guided_iterations) == (200, 1000)
+    assert found.shape_loss.ramp_iterations == 500
+    assert plain.settings(TrainSettings(segmentation=course), 0).segmentation == course
+
+
 def test_levels_out_of_range_or_repeated_are_errors() -> None:
+    with pytest.raises(ConfigError, match="starts are shares of the Dice iterations"):
+        GuidanceFactors(starts=(240.0,))
     with pytest.raises(ConfigError, match="ramps are shares"):
         GuidanceFactors(ramps=(0.0, 100.0))
     with pytest.raises(ConfigError, match="alpha: give at least one level, each once"):
@@ -208,7 +228,11 @@ def test_levels_out_of_range_or_repeated_are_errors() -> None:
 
 def test_a_main_effect_is_the_mean_over_all_combinations_with_the_level() -> None:
     factors = GuidanceFactors(
-        alphas=(0.1, 0.3), cap_forms=("hard", "smooth"), balances=("none",), ramps=(0.0,)
+        alphas=(0.1, 0.3),
+        cap_forms=("hard", "smooth"),
+        balances=("none",),
+        ramps=(0.0,),
+        starts=(1,),
     )
     gains = {"a0.1-hard": 0.0, "a0.1-smooth": 1.0, "a0.3-hard": 2.0, "a0.3-smooth": 5.0}
     parts = [rows_of("plain", grid_of(0.8, 10.0))]
@@ -227,7 +251,7 @@ def test_a_main_effect_is_the_mean_over_all_combinations_with_the_level() -> Non
     assert (counted == 0).to_numpy().all()
     assert by_level["alpha", 0.3].p == pytest.approx(2 / 2**8)
     text = effect_rows(effects)
-    assert len(text) == 1 + 6 * 3
+    assert len(text) == 1 + 7 * 3
     assert text[5][3:7] == ("alpha", "0.3", "hausdorff_mm", "-3.50 mm")
 
 

@@ -206,7 +206,7 @@ class Table2(ExperimentInCells):
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance(ExperimentInCells):
-    """How the shape loss should enter: every combination of its weight, cap, balance and ramp."""
+    """How the shape loss should enter: its weight, cap, balance, ramp and start, each with each."""
 
     alphas: tuple[float, ...] = GuidanceFactors.alphas
     """Weights of the shape loss."""
@@ -216,6 +216,9 @@ class Guidance(ExperimentInCells):
     """Whether alpha is relative to the gradient of the Dice loss."""
     ramps: tuple[float, ...] = GuidanceFactors.ramps
     """Shares of the guided iterations over which the weight grows to alpha."""
+    starts: tuple[float, ...] = GuidanceFactors.starts
+    """Shares of the Dice iterations that are left to Dice alone: with 0 the guidance sets in at the
+    first iteration, with 1 where the settings say. All train equally long."""
 
     def run(self) -> int:
         """Do what is not finished, and print the table and the main effects."""
@@ -229,7 +232,9 @@ class Guidance(ExperimentInCells):
             out=self.out,
             settings=self.settings,
             design=self.design(),
-            factors=GuidanceFactors(self.alphas, self.cap_forms, self.balances, self.ramps),
+            factors=GuidanceFactors(
+                self.alphas, self.cap_forms, self.balances, self.ramps, self.starts
+            ),
             jobs=self.jobs,
             only=self.only,
         )

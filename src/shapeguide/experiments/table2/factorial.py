@@ -64,7 +64,7 @@ def guidance(
         DataError: As `table2`.
     """
     settings, factors = resolve(settings), factors or GuidanceFactors()
-    systems = factors.systems(guided_iterations=settings.segmentation.guided_iterations)
+    systems = factors.systems(settings.segmentation)
     table = table2(
         train,
         test,
@@ -101,7 +101,11 @@ def main_effects(table: pd.DataFrame, factors: GuidanceFactors) -> pd.DataFrame:
             continue
         for factor, levels in factors.levels().items():
             for level in levels:
-                chosen = [s for s in cube.systems if combinations.get(s, {}).get(factor) == level]
+                chosen = [
+                    name
+                    for name in cube.systems
+                    if name in combinations and getattr(combinations[name], factor) == level
+                ]
                 found = [_effect(cube, chosen, metric) for metric in METRICS if chosen]
                 rows += [{**named, **one, "factor": factor, "level": level} for one in found]
     return pd.DataFrame(rows)

@@ -8,6 +8,10 @@ from typing import Literal
 
 from shapeguide.errors import ConfigError
 from shapeguide.experiments.table2.systems import PLAIN, SYSTEMS, System
+from shapeguide.training.config import SegmentationSettings
+
+AS_SET = 1.0
+"""The start that the settings have."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,20 @@ class GuidanceFactors:
     balances: tuple[Literal["none", "gradient"], ...] = ("none", "gradient")
     ramps: tuple[float, ...] = (0.0, 0.5)
     """Shares of the guided iterations over which the weight grows to alpha."""
+    starts: tuple[float, ...] = (0.0, 1.0)
+    """Shares of the Dice iterations that are left to Dice alone: 1 guides from where the settings
+    say, 0 from the first iteration. All train equally long."""
 
     def __post_init__(self) -> None:
         for name, levels in self.levels().items():
             if not levels or len(set(levels)) != len(levels):
                 raise ConfigError(f"{name}: give at least one level, each once; found {levels}")
-        if not all(0 <= ramp <= 1 for ramp in self.ramps):
-            raise ConfigError(f"ramps are shares of the guided iterations, found {self.ramps}")
+        for name, shares, whole in (
+            ("ramps", self.ramps, "guided iterations"),
+            ("starts", self.starts, "Dice iterations"),
+        ):
+            if not all(0 <= share <= 1 for share in shares):
+                raise ConfigError(f"{name} are shares of the {whole}, 0 to 1; found {shares}")
 
     def levels(self) -> dict[str, tuple[object, ...]]:
         """The levels of each factor."""
@@ -39,35 +50,55 @@ class GuidanceFactors:
             "cap_form": self.cap_forms,
             "balance": self.balances,
             "ramp": self.ramps,
+            "start": self.starts,
         }
 
-    def combinations(self) -> dict[str, dict[str, object]]:
-        """The level of each factor, by the name of the system."""
-        names = list(self.levels())
-        found = {}
-        for levels in product(*self.levels().values()):
-            chosen = dict(zip(names, levels, strict=True))
-            found[_name(chosen)] = chosen
-        return found
+    def combinations(self) -> dict[str, Combination]:
+        """Every combination, by the name of its system."""
+        levels = product(self.alphas, self.cap_forms, self.balances, self.ramps, self.starts)
+        found = (Combination(*chosen) for chosen in levels)
+        return {combination.name: combination for combination in found}
 
-    def systems(self, *, guided_iterations: int) -> tuple[System, ...]:
+    def systems(self, course: SegmentationSettings) -> tuple[System, ...]:
         """The plain system, and one for each combination.
 
         Args:
-            guided_iterations: Of the settings; ramps are shares of them.
+            course: How long all of them train, and how much of it on Dice alone by the settings.
         """
-        made = [SYSTEMS[PLAIN]]
-        for name, level in self.combinations().items():
-            ramp = round(float(str(level["ramp"])) * guided_iterations)
-            shape_loss = {
-                "alpha": level["alpha"],
-                "cap_form": level["cap_form"],
-                "balance": level["balance"],
-                "ramp_iterations": ramp,
+        guided = (one.system(course) for one in self.combinations().values())
+        return SYSTEMS[PLAIN], *guided
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One level of each factor."""
+
+    alpha: float
+    cap_form: Literal["hard", "smooth"]
+    balance: Literal["none", "gradient"]
+    ramp: float
+    start: float
+
+    @property
+    def name(self) -> str:
+        """Of its system."""
+        name = f"a{self.alpha}-{self.cap_form}-{self.balance}-r{self.ramp}"
+        return name if self.start == AS_SET else f"{name}-s{self.start}"
+
+    def system(self, course: SegmentationSettings) -> System:
+        """Guided like this; `course` is that of the settings."""
+        dice_iterations = round(self.start * course.dice_iterations)
+        guided_iterations = course.iterations - dice_iterations
+        shape_loss: dict[str, object] = {
+            "alpha": self.alpha,
+            "cap_form": self.cap_form,
+            "balance": self.balance,
+            "ramp_iterations": round(self.ramp * guided_iterations),
+        }
+        changes: dict[str, dict[str, object]] = {"shape_loss": shape_loss}
+        if self.start != AS_SET:
+            changes["segmentation"] = {
+                "dice_iterations": dice_iterations,
+                "guided_iterations": guided_iterations,
             }
-            made.append(System(name, guidance="shape", changes={"shape_loss": shape_loss}))
-        return tuple(made)
-
-
-def _name(level: dict[str, object]) -> str:
-    return f"a{level['alpha']}-{level['cap_form']}-{level['balance']}-r{level['ramp']}"
+        return System(self.name, guidance="shape", changes=changes)

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from shapeguide.experiments.table2.compared import compared_systems, in_order
-from shapeguide.experiments.table2.figure import systems_figure
 from shapeguide.experiments.table2.scoring import COLUMNS
+from shapeguide.experiments.table2.systems_figure import systems_figure
 from shapeguide.experiments.table2.tables import comparisons, pairs_to_compare, summary
 from shapeguide.experiments.table2.words import summary_rows
 from shapeguide.report.theme import LIGHT

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from math import inf, nan
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 from shapeguide.errors import ConfigError
 from shapeguide.experiments.table2.factorial import main_effects
 from shapeguide.experiments.table2.factors import GuidanceFactors
-from shapeguide.experiments.table2.figure import shown_regimes, systems_figure
+from shapeguide.experiments.table2.figures import write_figures
+from shapeguide.experiments.table2.folder import ResultFiles
 from shapeguide.experiments.table2.scoring import COLUMNS
+from shapeguide.experiments.table2.severity_figure import severities_figure
 from shapeguide.experiments.table2.statistics import (
     case_means,
     cluster_interval,
@@ -19,6 +22,7 @@ from shapeguide.experiments.table2.statistics import (
     signed_rank_over_pairs,
 )
 from shapeguide.experiments.table2.systems import SYSTEMS, System, systems_named
+from shapeguide.experiments.table2.systems_figure import shown_regimes, systems_figure
 from shapeguide.experiments.table2.tables import comparisons, summary
 from shapeguide.experiments.table2.words import cell_rows, effect_rows, summary_rows
 from shapeguide.report.theme import LIGHT, as_png
@@ -128,7 +132,7 @@ def test_degraded_images_are_summed_up_over_severities_and_over_corruptions() ->
     for regime, severity, dice in (
         ("all+noise", 1, 0.6),
         ("all+noise", 2, 0.4),
-        ("all+blur", 1, 0.2),
+        ("all+blur", 1, 0.3),
     ):
         parts.append(rows_of("plain", {("a", 0): (dice, 1.0)}, regime=regime, severity=severity))
     found = summary(table_of(*parts))
@@ -142,10 +146,12 @@ def test_degraded_images_are_summed_up_over_severities_and_over_corruptions() ->
             ("all", "0"): 0.9,
             ("all+noise", "1"): 0.6,
             ("all+noise", "2"): 0.4,
-            ("all+blur", "1"): 0.2,
+            ("all+blur", "1"): 0.3,
             ("all+noise", "all"): 0.5,
-            ("all+blur", "all"): 0.2,
-            ("all+corrupted", "all"): 0.4,
+            ("all+blur", "all"): 0.3,
+            ("all+corrupted", "all"): 1.3 / 3,
+            ("all+corrupted", "1"): 0.45,
+            ("all+corrupted", "2"): 0.4,
         }
     )
 
@@ -307,6 +313,33 @@ def test_the_figure_has_a_column_for_clean_images_and_one_for_all_corruptions() 
     # Dice 0.7 to 0.77 over eight cases, 0.001 apart between seeds.
     assert text[1][4].startswith("0.735 (0.7")
     assert " to " in text[1][4]
+
+
+def test_with_several_severities_a_second_figure_has_a_line_for_each_system(
+    tmp_path: Path,
+) -> None:
+    parts = [rows_of(name, grid_of(0.8, 5.0)) for name in ("plain", "shape", "acnn")]
+    for severity, dice in ((1, 0.7), (3, 0.5)):
+        parts += [
+            rows_of(name, grid_of(dice, 9.0), regime="all+noise", severity=severity)
+            for name in ("plain", "shape", "acnn")
+        ]
+    found = summary(table_of(*parts))
+    figure = severities_figure(found, LIGHT)
+    assert len(figure.axes) == 3
+    lines = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
+    assert list(lines) == ["plain", "shape", "acnn"]
+    assert list(np.asarray(lines["plain"].get_xdata())) == [0, 1, 3]
+    assert np.asarray(lines["acnn"].get_ydata()) == pytest.approx([0.8355, 0.7355, 0.5355])
+    write_figures(ResultFiles(tmp_path), found)
+    one = found[found["severity"].isin(["0", "1"])]
+    write_figures(ResultFiles(tmp_path / "one"), one)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+    assert names == {
+        *("figures/s.png", "figures/s-dark.png"),
+        *("figures/s_severities.png", "figures/s_severities-dark.png"),
+        *("one/figures/s.png", "one/figures/s-dark.png"),
+    }
 
 
 def test_seconds_of_cells_stand_beside_their_names() -> None:

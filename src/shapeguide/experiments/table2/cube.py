@@ -82,9 +82,10 @@ def cubes(table: pd.DataFrame) -> Iterator[tuple[dict[str, object], Cube]]:
 
 
 def with_pooled(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows, and the degraded ones twice more: over severities, and over all corruptions.
+    """The rows, and the degraded ones again: over severities, and over all corruptions.
 
-    The regime of the latter is `all+corrupted` for `all`; the severity of both is `all`. The column
+    The regime of the latter is `all+corrupted` for `all`. Over severities the severity is `all`;
+    where there are several, all corruptions are put together at each of them too. The column
     `image` tells the images of a case apart.
     """
     parts = table["regime"].str.partition("+")
@@ -95,8 +96,11 @@ def with_pooled(table: pd.DataFrame) -> pd.DataFrame:
     if not degraded.any():
         return rows
     per_corruption = rows[degraded].assign(severity=ANY_SEVERITY)
-    pooled = per_corruption.assign(regime=trained[degraded] + f"+{CORRUPTED}")
-    return pd.concat([rows, per_corruption, pooled], ignore_index=True)
+    regime = trained[degraded] + f"+{CORRUPTED}"
+    pooled = [per_corruption, per_corruption.assign(regime=regime)]
+    if steps[degraded].nunique() > 1:
+        pooled.append(rows[degraded].assign(regime=regime))
+    return pd.concat([rows, *pooled], ignore_index=True)
 
 
 def _cube(rows: pd.DataFrame) -> Cube:

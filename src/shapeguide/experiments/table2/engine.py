@@ -13,7 +13,7 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.experiments.table2.design import Cell, Table2Design
 from shapeguide.experiments.table2.experiment import Experiment
-from shapeguide.experiments.table2.figure import write_figures
+from shapeguide.experiments.table2.figures import write_figures
 from shapeguide.experiments.table2.folder import ResultFiles, seconds_of
 from shapeguide.experiments.table2.guides import guide_key
 from shapeguide.experiments.table2.plan import plan_tasks

@@ -28,8 +28,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     A missed structure has Dice 0, which enters the mean, and infinite distances, which do not: they
     are counted in `missed`. Degraded images are summed up once more over severities, with severity
-    `all`, and over all corruptions, with a regime such as `all+corrupted`. Systems with restored
-    predictions stand among those with the largest component kept, as `plain+restorer`.
+    `all`, and over all corruptions, with a regime such as `all+corrupted`, at each severity and
+    over all. Systems with restored predictions stand among those with the largest component kept,
+    as `plain+restorer`.
 
     Args:
         table: Rows of `table2.csv`.

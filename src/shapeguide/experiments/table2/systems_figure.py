@@ -11,10 +11,8 @@ from matplotlib.figure import Figure
 
 from shapeguide.experiments.table2.compared import in_order
 from shapeguide.experiments.table2.cube import ANY_SEVERITY, CORRUPTED
-from shapeguide.experiments.table2.folder import ResultFiles
 from shapeguide.experiments.table2.systems import GUIDED, PLAIN
-from shapeguide.files import written_whole
-from shapeguide.report.theme import Theme, as_png, new_figure, style_axes, themed
+from shapeguide.report.theme import Theme, new_figure, style_axes
 
 SHOWN = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "hausdorff_mm": "Hausdorff (mm)"}
 POSTPROCESSES = ("none", "largest")
@@ -22,17 +20,6 @@ READING = "mean and 95 % interval; ring: as predicted, dot: largest component ke
 ENDS = ["low", "mean", "high"]
 PANEL_INCHES = 2.35
 ROW_INCHES = 0.3
-
-
-def write_figures(files: ResultFiles, summary: pd.DataFrame) -> None:
-    """Write a figure for each structure, for light and for dark pages."""
-    for structure, rows in summary.groupby("structure", sort=False):
-        weights = rows["weights"].iloc[0]
-        chosen = rows[rows["weights"] == weights]
-        for suffix, theme in themed():
-            figure = systems_figure(chosen, theme)
-            with written_whole(files.figure(f"{structure}{suffix}.png")) as temporary:
-                temporary.write_bytes(as_png(figure))
 
 
 def systems_figure(summary: pd.DataFrame, theme: Theme) -> Figure:

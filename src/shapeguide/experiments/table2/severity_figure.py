@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,13 @@ from shapeguide.experiments.table2.tables import DEFAULTS
 from shapeguide.report.theme import Theme, new_figure, style_axes
 
 READING = (
-    "mean over all corruptions by severity, 0: images as they are; largest component kept; 95 % "
-    "intervals of plain and default"
+    "mean over all corruptions by severity, 0: none\n"
+    "largest component kept; 95 % intervals of plain and default"
 )
 PANEL_INCHES = (3.0, 2.3)
-LEGEND_INCHES = 1.6
+LEAST_WIDTH_INCHES = 4.5
+LEGEND_ROW_INCHES = 0.2
+LEGEND_COLUMNS = 3
 CLEAN = "0"
 
 
@@ -47,8 +50,9 @@ def severities_figure(summary: pd.DataFrame, theme: Theme) -> Figure:
     rows = rows[~rows["system"].str.contains(AND, regex=False) | rows["system"].isin(DEFAULTS)]
     regimes, systems = list(dict.fromkeys(rows["regime"])), in_order(rows["system"])
     width, height = PANEL_INCHES
-    size = (width * len(regimes) + LEGEND_INCHES, height * len(SHOWN))
-    figure = new_figure(*size, theme)
+    named_rows = ceil(len(systems) / LEGEND_COLUMNS)
+    figure_height = height * len(SHOWN) + LEGEND_ROW_INCHES * (named_rows + 1)
+    figure = new_figure(max(width * len(regimes), LEAST_WIDTH_INCHES), figure_height, theme)
     for row, (metric, title) in enumerate(SHOWN.items()):
         for column, regime in enumerate(regimes):
             place = row * len(regimes) + column + 1
@@ -58,11 +62,12 @@ def severities_figure(summary: pd.DataFrame, theme: Theme) -> Figure:
             _draw(axes, rows[here], systems, theme)
             axes.set_ylabel(title if column == 0 else "", fontsize=8.5)
             axes.set_xlabel("severity" if row == len(SHOWN) - 1 else "", fontsize=8.5)
-    named = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
+    lines, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(
-        named.values(),
-        named.keys(),
-        loc="outside right upper",
+        lines,
+        names,
+        loc="outside lower center",
+        ncols=LEGEND_COLUMNS,
         frameon=False,
         fontsize=8.5,
         labelcolor=theme.ink,

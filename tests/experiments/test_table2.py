@@ -198,6 +198,25 @@ def test_guidance_that_starts_early_has_the_same_iterations_before_it(
     assert found.table.complete
 
 
+def test_another_segmenter_is_guided_from_its_own_iterations_on_dice(
+    cohort: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    design = replace(
+        DESIGN, systems=systems_named(["vnet_shape"]), corruptions=(), weights=("last",)
+    )
+    found = run(cohort, tmp_path / "out", settings, design)
+    assert found.complete
+    assert set(found.scores["system"]) == {"vnet_shape"}
+    assert set(found.scores["postprocess"]) == {"none", "largest", "restored"}
+    unguided, guided = (
+        read_log(cell(tmp_path / "out", f"few3/1/{name}") / "run" / "log.jsonl")
+        for name in ("vnet", "vnet_shape")
+    )
+    assert unguided[0] == guided[0]
+    assert "shape" in guided[-1]
+    assert "shape" not in unguided[-1]
+
+
 def test_few_cases_are_the_same_for_a_seed_and_nested(cohort: Path) -> None:
     train, _ = parts_of(cohort)
     few = {

@@ -23,7 +23,7 @@ from shapeguide.experiments.table2.statistics import (
 )
 from shapeguide.experiments.table2.systems import SYSTEMS, System, systems_named
 from shapeguide.experiments.table2.systems_figure import shown_regimes, systems_figure
-from shapeguide.experiments.table2.tables import comparisons, summary
+from shapeguide.experiments.table2.tables import comparisons, pairs_to_compare, summary
 from shapeguide.experiments.table2.words import cell_rows, effect_rows, summary_rows
 from shapeguide.report.theme import LIGHT, as_png
 from shapeguide.training.config import SegmentationSettings, TrainSettings, preset
@@ -271,7 +271,7 @@ def test_systems_share_a_guide_unless_they_change_its_settings() -> None:
     assert not System("wide", changes={"segmentation": {"batch_size": 1}}).branches
 
 
-def test_only_the_network_of_the_plain_system_can_be_branched_from() -> None:
+def test_what_guides_branches_from_the_same_segmenter_without_guidance() -> None:
     branching = [name for name, system in SYSTEMS.items() if system.branches]
     assert branching == [
         "shape",
@@ -283,10 +283,29 @@ def test_only_the_network_of_the_plain_system_can_be_branched_from() -> None:
         "boundary",
         "hausdorff",
     ]
+    assert {SYSTEMS[name].unguided for name in branching} == {"plain"}
+    guided, slices = systems_named(["vnet_shape", "unet2d_acnn"])
+    assert (guided.segmenter, guided.guide, guided.unguided) == ("vnet", "shape", "vnet")
+    assert (slices.segmenter, slices.guide, slices.unguided) == ("unet2d", "acnn", "unet2d")
+    assert guided.branches
+    assert slices.branches
+
+
+def test_another_segmenter_that_is_guided_is_compared_with_itself_without_guidance() -> None:
+    names = ("plain", "vnet", "vnet+restorer", "vnet_shape", "vnet_shape+restorer")
+    assert set(pairs_to_compare(names)) == {
+        *((name, "plain") for name in names[1:]),
+        ("vnet+restorer", "vnet"),
+        ("vnet_shape", "vnet"),
+        ("vnet_shape+restorer", "vnet"),
+        ("vnet_shape+restorer", "vnet_shape"),
+    }
 
 
 def test_unknown_systems_are_named_beside_the_known() -> None:
-    with pytest.raises(ConfigError, match="unknown systems: unet4d; choose from plain, shape"):
+    with pytest.raises(
+        ConfigError, match=r"unknown systems: unet4d; choose from plain, .*, as in vnet_shape"
+    ):
         systems_named(["plain", "unet4d"])
     with pytest.raises(ConfigError, match="given twice"):
         systems_named(["plain", "plain"])

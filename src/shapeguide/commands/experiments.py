@@ -168,13 +168,12 @@ class ExperimentInCells(ExperimentOnCases):
 class Table2(ExperimentInCells):
     """Table 2: systems by structures by seeds by regimes, compared in pairs with the plain U-Net.
 
-    Every prediction is scored as it comes and with its largest component kept. Those of shape,
-    shape_all_maps and the segmenters without guidance are scored once more, restored by a shape
-    restorer that learns from the label maps that the system may see, and those of plain also by
-    one that learns from all label maps; those of plain, srn and srn_all_maps restored by SRN's
-    autoencoder. After either, the largest component is kept. Summary and comparisons name them
-    plain+restorer, plain+restorer_all_maps, plain+srn and so on. --restorer.iterations 0 leaves
-    the restorer out.
+    Every prediction is scored as it comes and with its largest component kept. Those of segmenters
+    that shape guides or nothing are scored once more, restored by a shape restorer that learns from
+    the label maps that the system may see, and those of plain also by one that learns from all
+    label maps; those of plain, srn and srn_all_maps restored by SRN's autoencoder. After either,
+    the largest component is kept. Summary and comparisons name them plain+restorer,
+    plain+restorer_all_maps, plain+srn and so on. --restorer.iterations 0 leaves the restorer out.
 
     Seed, guidance and segmenter of the settings are those of each cell of the table.
     """
@@ -182,7 +181,7 @@ class Table2(ExperimentInCells):
     systems: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(SYSTEMS)}}} ...")] = tuple(
         SYSTEMS
     )
-    """What is trained and compared."""
+    """What is trained and compared; also another segmenter and its guidance, as in vnet_shape."""
     keep_predictions: bool = False
     """Also write the label maps of the test cases."""
 

@@ -16,7 +16,7 @@ from shapeguide.experiments.table2.guides import (
 from shapeguide.experiments.table2.postprocessing import restorers
 from shapeguide.experiments.table2.scheduler import Task
 from shapeguide.experiments.table2.scoring import is_scored, score_cell
-from shapeguide.experiments.table2.training import is_trained, plain_of, train_cell
+from shapeguide.experiments.table2.training import is_trained, train_cell, unguided_of
 
 
 def plan_tasks(experiment: Experiment, cells: Iterable[Cell]) -> list[Task]:
@@ -48,7 +48,7 @@ def _add_training(tasks: dict[str, Task], experiment: Experiment, cell: Cell) ->
         return name
     needs = []
     if cell.system.branches:
-        needs.append(_add_training(tasks, experiment, plain_of(cell)))
+        needs.append(_add_training(tasks, experiment, unguided_of(cell)))
     key = guide_key(cell)
     if key is not None:
         needs.append(_add_guide(tasks, experiment, key))

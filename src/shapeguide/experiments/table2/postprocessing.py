@@ -12,7 +12,7 @@ from shapeguide.experiments.table2.compared import (
 from shapeguide.experiments.table2.design import ALL, Cell
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.guides import GuideKey, guide_key, restorer_key, srn_key
-from shapeguide.experiments.table2.systems import GUIDED, GUIDED_ALL_MAPS, PLAIN, SRN, SRN_ALL_MAPS
+from shapeguide.experiments.table2.systems import GUIDED_ALL_MAPS, PLAIN, SRN, SRN_ALL_MAPS
 
 
 def postprocesses(experiment: Experiment, cell: Cell) -> tuple[str, ...]:
@@ -28,15 +28,15 @@ def restorers(experiment: Experiment, cell: Cell) -> dict[str, GuideKey]:
 def _shape_restorers(experiment: Experiment, cell: Cell) -> dict[str, GuideKey]:
     """Of the label maps of its own regime; those of all cases where its guide has seen them.
 
-    Segmenters without guidance are restored too, and the plain one by either, so that it stands
-    beside both.
+    Segmenters that shape guides or nothing are restored, and the plain one by either, so that it
+    stands beside both.
     """
     if not experiment.design.restores or experiment.settings.restorer.iterations == 0:
         return {}
     everything = restorer_key(ALL, cell.seed)
     if cell.system.name == GUIDED_ALL_MAPS:
         return {RESTORED: everything}
-    if cell.system.name != GUIDED and cell.system.guidance != "none":
+    if cell.system.guidance not in ("none", "shape"):
         return {}
     own = {RESTORED: restorer_key(cell.regime, cell.seed)}
     if cell.system.name == PLAIN and cell.regime != ALL:

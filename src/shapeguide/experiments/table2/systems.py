@@ -18,6 +18,14 @@ TRAINED_GUIDES = ("shape", "acnn", "srn")
 """Guidance by a network that is trained first."""
 GUIDE_SETTINGS = ("shape", "autoencoder")
 """Groups of settings that decide on such a network."""
+OTHER_SEGMENTERS: tuple[Literal["unet2d", "fcn", "vnet"], ...] = ("unet2d", "fcn", "vnet")
+GUIDANCE: tuple[Literal["shape", "acnn", "srn", "boundary", "hausdorff"], ...] = (
+    "shape",
+    "acnn",
+    "srn",
+    "boundary",
+    "hausdorff",
+)
 SHARED_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
 """Settings that the Dice iterations do not depend on."""
 
@@ -44,10 +52,14 @@ class System:
         return self.name if own else self.guidance
 
     @property
+    def unguided(self) -> str:
+        """Name of the system with the same segmenter and no guidance."""
+        return PLAIN if self.segmenter == "unet3d" else self.segmenter
+
+    @property
     def branches(self) -> bool:
-        """Whether its Dice iterations are those of the plain 3D U-Net."""
-        same = set(self.changes) <= set(SHARED_SETTINGS)
-        return self.segmenter == "unet3d" and self.name != PLAIN and same
+        """Whether its Dice iterations are those of the unguided segmenter."""
+        return self.name != self.unguided and set(self.changes) <= set(SHARED_SETTINGS)
 
     def settings(self, base: TrainSettings, seed: int) -> TrainSettings:
         """The settings of its segmenter.
@@ -86,6 +98,13 @@ SYSTEMS: dict[str, System] = {
         System("vnet", segmenter="vnet"),
     )
 }
+"""What is compared unless something else is asked for."""
+OTHERS_GUIDED: dict[str, System] = {
+    f"{segmenter}_{guidance}": System(f"{segmenter}_{guidance}", segmenter, guidance)
+    for segmenter in OTHER_SEGMENTERS
+    for guidance in GUIDANCE
+}
+"""The other segmenters with any guidance, such as `vnet_shape`."""
 
 
 def systems_named(names: Sequence[str]) -> tuple[System, ...]:
@@ -94,15 +113,16 @@ def systems_named(names: Sequence[str]) -> tuple[System, ...]:
     Raises:
         ConfigError: If a name is unknown or given twice, or there is none.
     """
-    unknown = [name for name in names if name not in SYSTEMS]
+    known = SYSTEMS | OTHERS_GUIDED
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ConfigError(
             f"unknown systems: {', '.join(unknown) or 'none given'}; choose from "
-            f"{', '.join(SYSTEMS)}"
+            f"{', '.join(SYSTEMS)}, or another segmenter and its guidance, as in vnet_shape"
         )
     if len(set(names)) != len(names):
         raise ConfigError(f"a system is given twice: {', '.join(names)}")
-    return tuple(SYSTEMS[name] for name in names)
+    return tuple(known[name] for name in names)
 
 
 def _changed(settings: TrainSettings, changes: Mapping[str, Mapping[str, Any]]) -> TrainSettings:

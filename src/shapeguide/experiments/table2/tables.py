@@ -16,7 +16,7 @@ from shapeguide.experiments.table2.statistics import (
     signed_rank_over_cases,
     signed_rank_over_pairs,
 )
-from shapeguide.experiments.table2.systems import GUIDED, GUIDED_ALL_MAPS, PLAIN
+from shapeguide.experiments.table2.systems import GUIDED, GUIDED_ALL_MAPS, OTHERS_GUIDED, PLAIN
 from shapeguide.metrics.summary import HIGHER_IS_BETTER
 
 DEFAULTS = tuple(f"{name}{AND}{RESTORERS[RESTORED]}" for name in (GUIDED, GUIDED_ALL_MAPS))
@@ -96,7 +96,8 @@ def pairs_to_compare(systems: Sequence[str]) -> list[tuple[str, str]]:
     """Which systems are compared, each pair once.
 
     All against the plain one; the default forms, guided and restored, against all but each other;
-    the guided one without a restorer against all; every restored one against itself without.
+    the guided one without a restorer against all; every restored one against itself without; other
+    segmenters that are guided against themselves without guidance.
     """
     defaults = [name for name in DEFAULTS if name in systems]
     rivals = [name for name in systems if name not in (PLAIN, *defaults)]
@@ -106,6 +107,10 @@ def pairs_to_compare(systems: Sequence[str]) -> list[tuple[str, str]]:
     pairs += [(name, rival) for name in defaults for rival in rivals]
     restored = [(name, name.partition(AND)[0]) for name in systems if AND in name]
     pairs += [(name, base) for name, base in restored if base in systems]
+    for name in systems:
+        system = OTHERS_GUIDED.get(name.partition(AND)[0])
+        if system is not None and system.unguided in systems:
+            pairs.append((name, system.unguided))
     return list(dict.fromkeys(pairs))
 
 

@@ -7,16 +7,16 @@ from shapeguide.experiments.table2.design import Cell
 from shapeguide.experiments.table2.experiment import Experiment
 from shapeguide.experiments.table2.folder import claim_cell, stopwatch
 from shapeguide.experiments.table2.guides import guide_key, load_guide
-from shapeguide.experiments.table2.systems import PLAIN, SYSTEMS
+from shapeguide.experiments.table2.systems import SYSTEMS
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.config import TrainSettings
 from shapeguide.training.guides import Guide, guided_by
 from shapeguide.training.segmentation_stage import train_segmenter
 
 
-def plain_of(cell: Cell) -> Cell:
-    """The plain segmenter of the same regime and seed."""
-    return Cell(cell.regime, cell.seed, SYSTEMS[PLAIN])
+def unguided_of(cell: Cell) -> Cell:
+    """The same segmenter of the same regime and seed, without guidance."""
+    return Cell(cell.regime, cell.seed, SYSTEMS[cell.system.unguided])
 
 
 def is_trained(experiment: Experiment, cell: Cell) -> bool:
@@ -42,7 +42,7 @@ def train_cell(experiment: Experiment, cell: Cell) -> None:
             guide,
             run_dir=files.run(cell),
             settings=settings,
-            branch_from=files.run(plain_of(cell)) if cell.system.branches else None,
+            branch_from=files.run(unguided_of(cell)) if cell.system.branches else None,
             progress=False,
         )
 

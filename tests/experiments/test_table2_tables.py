@@ -302,9 +302,20 @@ def test_another_segmenter_that_is_guided_is_compared_with_itself_without_guidan
     }
 
 
+def test_a_rival_can_be_held_to_the_gradient_of_shape() -> None:
+    (balanced,) = systems_named(["acnn_balanced"])
+    assert (balanced.guidance, balanced.guide, balanced.branches) == ("acnn", "acnn", True)
+    found = balanced.settings(preset("quick"), 0)
+    assert found.shape_loss.is_balanced("acnn")
+    assert (
+        not systems_named(["acnn"])[0].settings(preset("quick"), 0).shape_loss.is_balanced("acnn")
+    )
+
+
 def test_unknown_systems_are_named_beside_the_known() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown systems: unet4d; choose from plain, .*, as in vnet_shape"
+        ConfigError,
+        match=r"unknown systems: unet4d; choose from plain, .*, as in vnet_shape, .* acnn_balanced",
     ):
         systems_named(["plain", "unet4d"])
     with pytest.raises(ConfigError, match="given twice"):

@@ -181,7 +181,8 @@ class Table2(ExperimentInCells):
     systems: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(SYSTEMS)}}} ...")] = tuple(
         SYSTEMS
     )
-    """What is trained and compared; also another segmenter and its guidance, as in vnet_shape."""
+    """What is trained and compared; also another segmenter and its guidance, as in vnet_shape, and
+    a rival whose gradient is held to alpha like that of shape, as in acnn_balanced."""
     keep_predictions: bool = False
     """Also write the label maps of the test cases."""
 

@@ -105,6 +105,16 @@ OTHERS_GUIDED: dict[str, System] = {
     for guidance in GUIDANCE
 }
 """The other segmenters with any guidance, such as `vnet_shape`."""
+BALANCED_RIVALS: dict[str, System] = {
+    f"{guidance}_balanced": System(
+        f"{guidance}_balanced",
+        guidance=guidance,
+        changes={"shape_loss": {"balance": "gradient_all"}},
+    )
+    for guidance in GUIDANCE
+    if guidance != "shape"
+}
+"""Rivals whose gradient is held to alpha, as that of shape is, instead of their published weight."""
 
 
 def systems_named(names: Sequence[str]) -> tuple[System, ...]:
@@ -113,12 +123,13 @@ def systems_named(names: Sequence[str]) -> tuple[System, ...]:
     Raises:
         ConfigError: If a name is unknown or given twice, or there is none.
     """
-    known = SYSTEMS | OTHERS_GUIDED
+    known = SYSTEMS | OTHERS_GUIDED | BALANCED_RIVALS
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ConfigError(
             f"unknown systems: {', '.join(unknown) or 'none given'}; choose from "
-            f"{', '.join(SYSTEMS)}, or another segmenter and its guidance, as in vnet_shape"
+            f"{', '.join(SYSTEMS)}, or another segmenter and its guidance, as in vnet_shape, or a "
+            "rival at the gradient of shape, as in acnn_balanced"
         )
     if len(set(names)) != len(names):
         raise ConfigError(f"a system is given twice: {', '.join(names)}")

@@ -114,7 +114,7 @@ BALANCED_RIVALS: dict[str, System] = {
     for guidance in GUIDANCE
     if guidance != "shape"
 }
-"""Rivals whose gradient is held to alpha, as that of shape is, instead of their published weight."""
+"""Rivals whose gradient is held to alpha, as that of shape is, not at their published weight."""
 
 
 def systems_named(names: Sequence[str]) -> tuple[System, ...]:

@@ -20,7 +20,7 @@ from rich.table import Table
 from shapeguide.experiments.table2.statistics import (
     cluster_interval,
     finite_mean,
-    signed_rank_over_cases,
+    signed_rank_over_people,
 )
 
 METRICS = {"dice": 4, "hausdorff_mm": 2, "hd95_mm": 2}
@@ -28,12 +28,14 @@ KEY = ["structure", "regime", "severity", "weights", "seed", "case"]
 
 
 def main(results: tyro.conf.Positional[Path]) -> None:
-    """Print mean differences with 95 % intervals over cases and p of Wilcoxon's test.
+    """Print mean differences with 95 % intervals over people and p of Wilcoxon's test.
 
     Args:
         results: Folder of table 2.
     """
     table = pd.read_csv(results / "table2.csv", dtype={"case": str})
+    if "person" not in table.columns:
+        table["person"] = table["case"]
     ours = table[(table["system"] == "shape") & (table["postprocess"] == "restored")]
     shown = Table("plain", "structure", "images", *METRICS, title="default minus plain")
     for postprocess in ("none", "largest"):
@@ -57,11 +59,13 @@ def main(results: tyro.conf.Positional[Path]) -> None:
 def _cell(rows: pd.DataFrame, metric: str) -> str:
     rows = rows.assign(difference=rows[metric] - rows[f"{metric}_plain"])
     values = rows.pivot_table(
-        index="case", columns=["regime", "severity", "weights", "seed"], values="difference"
+        index="person",
+        columns=["case", "regime", "severity", "weights", "seed"],
+        values="difference",
     ).to_numpy()
     digits = METRICS[metric]
     low, high = cluster_interval(values)
-    mean, p = finite_mean(values), signed_rank_over_cases(values)
+    mean, p = finite_mean(values), signed_rank_over_people(values)
     return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}] p = {p:.1g}"
 
 

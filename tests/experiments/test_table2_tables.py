@@ -15,11 +15,12 @@ from shapeguide.experiments.table2.folder import ResultFiles
 from shapeguide.experiments.table2.scoring import COLUMNS
 from shapeguide.experiments.table2.severity_figure import severities_figure
 from shapeguide.experiments.table2.statistics import (
-    case_means,
     cluster_interval,
     holm,
-    signed_rank_over_cases,
+    interval_over_seeds,
+    person_means,
     signed_rank_over_pairs,
+    signed_rank_over_people,
 )
 from shapeguide.experiments.table2.systems import SYSTEMS, System, systems_named
 from shapeguide.experiments.table2.systems_figure import shown_regimes, systems_figure
@@ -89,13 +90,13 @@ def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
 
 def test_a_miss_counts_twice_the_largest_difference_in_the_mean_of_its_case() -> None:
     differences = np.array([[1.0, 3.0], [-2.0, inf], [-inf, nan], [nan, nan]])
-    np.testing.assert_allclose(case_means(differences), [2.0, 2.0, -6.0, nan])
+    np.testing.assert_allclose(person_means(differences), [2.0, 2.0, -6.0, nan])
 
 
 def test_seeds_of_one_case_are_no_independent_cases() -> None:
     # Six cases that all gain, each seen by ten seeds: the smallest p of six pairs is 2 / 2**6.
     differences = np.repeat(np.arange(1.0, 7)[:, None], 10, axis=1) + np.arange(10) / 100
-    assert signed_rank_over_cases(differences) == pytest.approx(2 / 2**6)
+    assert signed_rank_over_people(differences) == pytest.approx(2 / 2**6)
     assert signed_rank_over_pairs(differences) < 1e-10
 
 
@@ -125,6 +126,42 @@ def test_the_summary_counts_missed_structures_beside_the_means() -> None:
     assert far["mean"] == pytest.approx(4.0)
     assert (dice["count"], far["count"], far["missed"]) == (4, 3, 1)
     assert (far["cases"], far["seeds"]) == (2, 2)
+
+
+def test_two_scans_of_a_person_are_one_value_of_the_test() -> None:
+    table = table_of(
+        rows_of("plain", grid_of(0.7, 9.0)),
+        rows_of("shape", grid_of(0.8, 5.0)),
+    )
+    twice = table.assign(person=table["case"].replace({"c1": "c0", "c3": "c2"}))
+    far = chosen(
+        comparisons(twice),
+        first="shape", second="plain", metric="hausdorff_mm", postprocess="none",
+    )  # fmt: skip
+    assert (far["cases"], far["people"], far["seeds"], far["pairs"]) == (8, 6, 2, 16)
+    assert (far["wins"], far["mean_difference"]) == (6, pytest.approx(-4.0))
+    assert far["p"] == pytest.approx(2 / 2**6)
+    means = chosen(summary(twice), system="plain", metric="hausdorff_mm", postprocess="none")
+    alone = chosen(summary(table), system="plain", metric="hausdorff_mm", postprocess="none")
+    assert means["mean"] == alone["mean"]
+    assert (means["cases"], means["people"]) == (8, 6)
+    assert (alone["cases"], alone["people"]) == (8, 8)
+
+
+def test_what_only_some_trainings_gain_is_not_sure_over_seeds() -> None:
+    generator = np.random.default_rng(0)
+    seeds = np.repeat(np.arange(5), 2)
+    by_seed = np.array([0.5, -0.4, 0.6, -0.3, 0.1])[seeds]
+    values = by_seed + generator.normal(scale=0.1, size=(40, 10))
+    low, high = cluster_interval(values)
+    assert 0.08 < low < high < 0.12
+    low_over_seeds, high_over_seeds = interval_over_seeds(values, seeds)
+    assert low_over_seeds < -0.2
+    assert high_over_seeds > 0.35
+    same = 0.1 + generator.normal(scale=0.1, size=(40, 10))
+    assert interval_over_seeds(same, seeds) == pytest.approx(cluster_interval(same), abs=0.02)
+    assert np.isnan(interval_over_seeds(values, np.zeros(10, dtype=np.int64))).all()
+    assert np.isnan(interval_over_seeds(values[:1], seeds)).all()
 
 
 def test_degraded_images_are_summed_up_over_severities_and_over_corruptions() -> None:

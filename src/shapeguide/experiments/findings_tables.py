@@ -19,7 +19,9 @@ P_NAMES = {
     "p_holm_test": "p, corrected (Holm, this test)",
 }
 """Columns of p values that are shown; those of pairs taken as independent are not."""
-COUNTS = ("missed", "cases", "seeds")
+COUNTS = ("missed", "cases", "people", "seeds")
+MISSED = (("missed_first", "missed_second"), ("missed", "missed_plain"))
+"""Columns with how often each side of a difference missed the structure."""
 FIGURES = ("metric", "mean", "low", "high", "median", "count", *COUNTS)
 
 
@@ -121,14 +123,17 @@ def differences(table: pd.DataFrame) -> list[str]:
         for name in table.columns
         if name not in figures
         and name not in COUNTS
-        and not str(name).startswith(("p_", "mean_", "missed_"))
+        and not str(name).startswith(("p_", "mean_", "missed_", "low_", "high_"))
         and name not in ("p", "metric", "pairs")
     ]
     caption, shown = _constant(table, keys, keep=("first", "second", "system", "against", "level"))
     tests = [name for name in P_NAMES if name in table.columns]
     votes = {"wins", "losses", "ties"} <= set(table.columns)
-    missed = {"missed_first", "missed_second"} <= set(table.columns)
-    heads = [*shown, "metric", "difference", *(P_NAMES[name] for name in tests)]
+    missed = next((pair for pair in MISSED if set(pair) <= set(table.columns)), None)
+    over_seeds = "low_over_seeds" in table.columns and table["low_over_seeds"].notna().any()
+    heads = [*shown, "metric", "difference"]
+    heads += ["over seeds too"] if over_seeds else []
+    heads += [P_NAMES[name] for name in tests]
     heads += ["wins / losses / ties"] if votes else []
     heads += ["missed"] if missed else []
     rows = []
@@ -137,13 +142,17 @@ def differences(table: pd.DataFrame) -> list[str]:
         digits = 2 if metric.endswith("_mm") else 3
         cells = [*(str(row[name]) for name in shown), _metric_head(metric)]
         cells.append(_between(row["mean_difference"], row["low"], row["high"], digits, sign=True))
+        if over_seeds:
+            ends = (row["low_over_seeds"], row["high_over_seeds"])
+            cells.append(_interval(*ends, digits, sign=True))
         cells += [_p(row[name]) for name in tests]
         cells += [f"{row['wins']} / {row['losses']} / {row['ties']}"] if votes else []
-        cells += [f"{row['missed_first']} / {row['missed_second']}"] if missed else []
+        cells += [" / ".join(str(row[name]) for name in missed)] if missed else []
         rows.append(cells)
-    counts = [name for name in ("cases", "seeds") if name in table.columns]
+    counts = [name for name in ("cases", "people", "seeds") if name in table.columns]
     count_caption, _ = _constant(table, counts)
-    note = "difference with 95 % interval, first minus second where both found the structure"
+    order = "first minus second" if "first" in table.columns else "against plain"
+    note = f"difference with 95 % interval over people, {order}, where both found the structure"
     return _markdown(heads, rows, [*caption, *count_caption], note)
 
 
@@ -270,10 +279,14 @@ def _with_interval(row: dict[str, Any], name: str, *, digits: int) -> str:
 
 
 def _between(value: float, low: float, high: float, digits: int, *, sign: bool = False) -> str:
+    number = _number(value, digits, sign=sign)
+    return number if math.isnan(low) else f"{number} {_interval(low, high, digits, sign=sign)}"
+
+
+def _interval(low: float, high: float, digits: int, *, sign: bool = False) -> str:
     if math.isnan(low):
-        return _number(value, digits, sign=sign)
-    ends = ", ".join(_number(end, digits, sign=sign) for end in (low, high))
-    return f"{_number(value, digits, sign=sign)} [{ends}]"
+        return NOTHING
+    return f"[{', '.join(_number(end, digits, sign=sign) for end in (low, high))}]"
 
 
 def _number(value: float, digits: int, *, sign: bool = False) -> str:

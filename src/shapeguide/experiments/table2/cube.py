@@ -1,4 +1,4 @@
-"""The scores of one test as arrays: systems by cases by the scores of each case."""
+"""The scores of one test as arrays: systems by people by the scores of each person."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Cube:
-    """Scores of all systems in one test; a case has one score for each seed and image."""
+    """Scores of all systems in one test: of each person one for each seed, image and scan."""
 
     systems: tuple[str, ...]
     values: dict[str, Values]
-    """Metric to shape (systems, cases, scores of each); nan where there is none, infinite where a
+    """Metric to shape (systems, people, scores of each); nan where there is none, infinite where a
     structure was missed."""
     missed: Mask
     """Same shape."""
     present: Mask
     """Where there is a score, same shape."""
     seeds: NDArray[np.int64]
-    """Seed of each score of a case."""
+    """Seed of each score of a person."""
+    scans: NDArray[np.int64]
+    """Number, within the person, of the scan of each score."""
 
     def of(self, system: str, metric: str) -> Values:
-        """Scores of one system, shape (cases, scores of each)."""
+        """Scores of one system, shape (people, scores of each)."""
         found: Values = self.values[metric][self.systems.index(system)]
         return found
 
     def there(self, *systems: str) -> Mask:
-        """Where all of these systems have a score, shape (cases, scores of each)."""
+        """Where all of these systems have a score, shape (people, scores of each)."""
         places = [self.systems.index(system) for system in systems]
         found: Mask = np.logical_and.reduce(self.present[places])
         return found
@@ -51,6 +53,15 @@ class Cube:
     def missed_by(self, system: str, where: Mask) -> int:
         """How often a system missed the structure, among the scores in the mask."""
         return int((self.missed[self.systems.index(system)] & where).sum())
+
+    def counts(self, where: Mask) -> dict[str, int]:
+        """How many cases, people and seeds the scores in the mask (people, scores) are of."""
+        cases = [where[:, self.scans == scan].any(axis=1).sum() for scan in np.unique(self.scans)]
+        return {
+            "cases": int(sum(cases)),
+            "people": int(where.any(axis=1).sum()),
+            "seeds": len(np.unique(self.seeds[where.any(axis=0)])),
+        }
 
     def differences(self, first: str, second: str, metric: str) -> Values:
         """First minus second: infinite where one side missed, 0 where both did, nan for no pair."""
@@ -86,8 +97,10 @@ def with_pooled(table: pd.DataFrame) -> pd.DataFrame:
 
     The regime of the latter is `all+corrupted` for `all`. Over severities the severity is `all`;
     where there are several, all corruptions are put together at each of them too. The column
-    `image` tells the images of a case apart.
+    `image` tells the images of a case apart. Without a column `person` each case is a person.
     """
+    if "person" not in table.columns:
+        table = table.assign(person=table["case"])
     parts = table["regime"].str.partition("+")
     trained, corruption = parts[0], parts[2]
     steps = table["severity"].astype(str)
@@ -106,12 +119,15 @@ def with_pooled(table: pd.DataFrame) -> pd.DataFrame:
 def _cube(rows: pd.DataFrame) -> Cube:
     names = tuple(in_order(rows["system"].astype(str)))
     system = pd.Index(names).get_indexer(pd.Index(rows["system"]))
-    case, cases = pd.factorize(rows["case"], sort=True)
+    person, people = pd.factorize(rows["person"], sort=True)
+    scan = _numbered_within(rows)
     image, images = pd.factorize(rows["image"], sort=True)
     seed, seeds = pd.factorize(rows["seed"], sort=True)
-    score = seed * len(images) + image
-    shape = (len(names), len(cases), len(seeds) * len(images))
-    place = (system, case, score)
+    scans = int(scan.max()) + 1
+    score = (seed * len(images) + image) * scans + scan
+    each = len(images) * scans
+    shape = (len(names), len(people), len(seeds) * each)
+    place = (system, person, score)
     values = {}
     for metric in METRICS:
         values[metric] = np.full(shape, np.nan)
@@ -119,4 +135,13 @@ def _cube(rows: pd.DataFrame) -> Cube:
     missed, present = np.zeros((2, *shape), dtype=np.bool_)
     missed[place] = rows["missed"].to_numpy(np.bool_)
     present[place] = True
-    return Cube(names, values, missed, present, np.repeat(np.asarray(seeds), len(images)))
+    numbers = np.tile(np.arange(scans), len(seeds) * len(images))
+    return Cube(names, values, missed, present, np.repeat(np.asarray(seeds), each), numbers)
+
+
+def _numbered_within(rows: pd.DataFrame) -> NDArray[np.int64]:
+    """Number of the case of each row among the cases of its person."""
+    cases = rows[["person", "case"]].drop_duplicates().sort_values(["person", "case"])
+    number = pd.Series(cases.groupby("person").cumcount().to_numpy(), index=cases["case"])
+    found: NDArray[np.int64] = rows["case"].map(number).to_numpy(np.int64)
+    return found

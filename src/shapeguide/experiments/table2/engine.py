@@ -33,7 +33,8 @@ class Table2:
 
     folder: Path
     scores: pd.DataFrame
-    """One row per case, structure, cell, image, post-processing and weights; `table2.csv`."""
+    """One row per case, structure, cell, image, post-processing and weights, with whom the case
+    shows; `table2.csv`."""
     summary: pd.DataFrame
     """`table2_summary.csv`."""
     comparisons: pd.DataFrame
@@ -140,6 +141,8 @@ def _collect(
         reasons = "; ".join(f"{name}: {why}" for name, why in list(failures.items())[:3])
         raise ConfigError(f"{files.folder}: no cell is finished: {reasons}")
     scores = pd.concat([_asked(design, read_scores(files.scores(cell))) for cell in cells])
+    person = {case.id: case.group or case.id for case in experiment.test}
+    scores["person"] = scores["case"].map(person)
     found = Table2(
         folder=files.folder,
         scores=scores.reset_index(drop=True),

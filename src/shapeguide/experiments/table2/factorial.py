@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from shapeguide.data.dataset import Dataset
-from shapeguide.experiments.table2.cube import METRICS, Cube, cubes
+from shapeguide.experiments.table2.cube import METRICS, TEST, Cube, cubes
 from shapeguide.experiments.table2.design import Table2Design
 from shapeguide.experiments.table2.engine import Table2, table2
 from shapeguide.experiments.table2.factors import GuidanceFactors
@@ -17,7 +17,9 @@ from shapeguide.experiments.table2.folder import ResultFiles
 from shapeguide.experiments.table2.statistics import (
     cluster_interval,
     finite_mean,
-    signed_rank_over_cases,
+    holm,
+    interval_over_seeds,
+    signed_rank_over_people,
 )
 from shapeguide.experiments.table2.systems import PLAIN
 from shapeguide.files import written_whole
@@ -90,9 +92,10 @@ def main_effects(table: pd.DataFrame, factors: GuidanceFactors) -> pd.DataFrame:
 
     Returns:
         The columns that name a test, then metric, factor, level, systems (how many it is over),
-        mean_difference, low, high (95 % bootstrap interval that resamples cases), p (signed-rank
-        test over the mean differences of the cases), missed and missed_plain (structures, over the
-        same scores), cases, seeds.
+        mean_difference, low, high (95 % bootstrap interval that resamples people), low_over_seeds,
+        high_over_seeds (one that resamples people and seeds), p (signed-rank test over the mean
+        differences of the people), missed and missed_plain (structures, over the same scores),
+        cases, people, seeds, p_holm_test (corrected for all levels in one test and metric).
     """
     combinations = factors.combinations()
     rows: list[dict[str, object]] = []
@@ -108,7 +111,11 @@ def main_effects(table: pd.DataFrame, factors: GuidanceFactors) -> pd.DataFrame:
                 ]
                 found = [_effect(cube, chosen, metric) for metric in METRICS if chosen]
                 rows += [{**named, **one, "factor": factor, "level": level} for one in found]
-    return pd.DataFrame(rows)
+    effects = pd.DataFrame(rows)
+    if not effects.empty:
+        within = effects.groupby([*TEST, "metric"], sort=False)["p"]
+        effects["p_holm_test"] = within.transform(lambda p: holm(p.to_numpy(np.float64)))
+    return effects
 
 
 def _effect(cube: Cube, systems: list[str], metric: str) -> dict[str, object]:
@@ -117,6 +124,8 @@ def _effect(cube: Cube, systems: list[str], metric: str) -> dict[str, object]:
     differences = [cube.differences(system, PLAIN, metric) for system in systems]
     together = np.concatenate(measured, axis=1)
     low, high = cluster_interval(together)
+    seeds = np.tile(cube.seeds, len(systems))
+    low_over_seeds, high_over_seeds = interval_over_seeds(together, seeds)
     there = np.logical_or.reduce([cube.there(system, PLAIN) for system in systems])
     return {
         "metric": metric,
@@ -124,9 +133,10 @@ def _effect(cube: Cube, systems: list[str], metric: str) -> dict[str, object]:
         "mean_difference": finite_mean(together),
         "low": low,
         "high": high,
-        "p": signed_rank_over_cases(np.concatenate(differences, axis=1)),
+        "low_over_seeds": low_over_seeds,
+        "high_over_seeds": high_over_seeds,
+        "p": signed_rank_over_people(np.concatenate(differences, axis=1)),
         "missed": sum(cube.missed_by(s, cube.there(s, PLAIN)) for s in systems),
         "missed_plain": sum(cube.missed_by(PLAIN, cube.there(s, PLAIN)) for s in systems),
-        "cases": int(there.any(axis=1).sum()),
-        "seeds": len(np.unique(cube.seeds[there.any(axis=0)])),
+        **cube.counts(there),
     }

@@ -1,8 +1,9 @@
-"""Means, intervals and paired tests where a case is seen by several seeds.
+"""Means, intervals and paired tests where a person is seen by several seeds.
 
-Scores of one case under several seeds or corruptions are not independent. So the bootstrap
-resamples cases, each with all its scores, and the signed-rank test is over one value per case: the
-mean of its differences.
+Scores of one person under several seeds or corruptions, or of several scans, are not independent.
+So the bootstrap resamples people, each with all scores, and the signed-rank test is over one value
+per person: the mean of the differences. Both speak of other people under these trainings; what
+other trainings would give is in `interval_over_seeds`, which resamples the seeds as well.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 from shapeguide.metrics.summary import CONFIDENCE, RESAMPLES, signed_rank_p
 
 Scores = NDArray[np.float64]
-"""Shape (cases, scores of each): infinite where a structure was missed, nan without a score."""
+"""Shape (people, scores of each): infinite where a structure was missed, nan without a score."""
 
 
 def cluster_interval(values: Scores, *, seed: int = 0) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of the mean of all finite values.
 
     Args:
-        values: Shape (cases, scores of each).
+        values: Shape (people, scores of each).
         seed: Of the resampling.
 
     Returns:
@@ -35,7 +36,43 @@ def cluster_interval(values: Scores, *, seed: int = 0) -> tuple[float, float]:
     sums = np.where(finite, values, 0.0)[kept].sum(axis=1)
     counts = finite[kept].sum(axis=1)
     sums, counts = (_draws(int(kept.sum()), seed) @ np.stack([sums, counts], axis=1)).T
-    means = sums / counts
+    return _middle(sums / counts)
+
+
+def interval_over_seeds(
+    values: Scores, seeds: NDArray[np.int64], *, seed: int = 0
+) -> tuple[float, float]:
+    """As `cluster_interval`, where seeds are resampled too, independently of people.
+
+    Owen, "The pigeonhole bootstrap", 2007: it is rather too wide than too narrow.
+
+    Args:
+        values: Shape (people, scores of each).
+        seeds: Of each score of a person.
+        seed: Of the resampling.
+
+    Returns:
+        Low and high end; nan for fewer than two people or seeds with a finite value.
+    """
+    finite = np.isfinite(values)
+    shown = np.where(finite, values, 0.0)
+    parts = [seeds == one for one in np.unique(seeds[finite.any(axis=0)])]
+    kept = finite.any(axis=1)
+    if kept.sum() < 2 or len(parts) < 2:
+        return float("nan"), float("nan")
+    people, trainings = _draws(int(kept.sum()), seed), _draws(len(parts), seed + 1)
+    sums, counts = (
+        (
+            (people @ np.stack([kind[kept][:, part].sum(axis=1) for part in parts], axis=1))
+            * trainings
+        ).sum(axis=1)
+        for kind in (shown, finite.astype(np.float64))
+    )
+    return _middle(sums[counts > 0] / counts[counts > 0])
+
+
+def _middle(means: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of the middle 95 % of resampled means."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)
@@ -43,7 +80,7 @@ def cluster_interval(values: Scores, *, seed: int = 0) -> tuple[float, float]:
 
 @lru_cache(maxsize=8)
 def _draws(count: int, seed: int) -> NDArray[np.float64]:
-    """How often each case is drawn in each resample, shape (RESAMPLES, count)."""
+    """How often each is drawn in each resample, shape (RESAMPLES, count)."""
     generator = np.random.default_rng(seed)
     shares = np.full(count, 1 / count)
     return generator.multinomial(count, shares, size=RESAMPLES).astype(np.float64)
@@ -55,8 +92,8 @@ def finite_mean(values: Scores) -> float:
     return float(finite.mean()) if finite.size else float("nan")
 
 
-def case_means(differences: Scores) -> NDArray[np.float64]:
-    """Mean difference of each case over its seeds, shape (cases,); nan for a case without any.
+def person_means(differences: Scores) -> NDArray[np.float64]:
+    """Mean difference of each person, shape (people,); nan for a person without any.
 
     An infinite difference, where one side missed the structure, counts as twice the largest finite
     one: more than any other, and still something to average.
@@ -71,9 +108,9 @@ def case_means(differences: Scores) -> NDArray[np.float64]:
     return means
 
 
-def signed_rank_over_cases(differences: Scores) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test over the mean differences of the cases."""
-    means = case_means(differences)
+def signed_rank_over_people(differences: Scores) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test over the mean differences of the people."""
+    means = person_means(differences)
     return signed_rank_p(means[~np.isnan(means)])
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from shapeguide.experiments.table2.compared import AND, RESTORED, RESTORERS, compared_systems
-from shapeguide.experiments.table2.cube import METRICS, TEST, Cube, Mask, cubes
+from shapeguide.experiments.table2.cube import METRICS, TEST, Cube, cubes
 from shapeguide.experiments.table2.statistics import (
     cluster_interval,
     finite_mean,
     holm,
-    signed_rank_over_cases,
+    interval_over_seeds,
     signed_rank_over_pairs,
+    signed_rank_over_people,
 )
 from shapeguide.experiments.table2.systems import GUIDED, GUIDED_ALL_MAPS, OTHERS_GUIDED, PLAIN
 from shapeguide.metrics.summary import HIGHER_IS_BETTER
@@ -24,7 +25,7 @@ DEFAULTS = tuple(f"{name}{AND}{RESTORERS[RESTORED]}" for name in (GUIDED, GUIDED
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over cases, seeds and images, per test, system and metric.
+    """Means over scans, seeds and images, per test, system and metric.
 
     A missed structure has Dice 0, which enters the mean, and infinite distances, which do not: they
     are counted in `missed`. Degraded images are summed up once more over severities, with severity
@@ -37,13 +38,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns that name a test, then system, metric, mean, low, high (95 % bootstrap interval
-        that resamples cases), median, count (values that these are over), missed, cases, seeds.
+        that resamples people), median, count (values that these are over), missed, cases, people,
+        seeds.
     """
     rows = []
     for named, cube in cubes(compared_systems(table)):
         for system in cube.systems:
             there = cube.there(system)
-            counts = {"missed": cube.missed_by(system, there), **_counts(cube, there)}
+            counts = {"missed": cube.missed_by(system, there), **cube.counts(there)}
             for metric in METRICS:
                 rows.append({**named, "system": system, **_mean_of(cube, system, metric), **counts})
     return pd.DataFrame(rows)
@@ -54,7 +56,7 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
 
     Systems with restored predictions are compared as in `summary`; `pairs_to_compare` says which
     pairs. Both sides share cases, seeds and images. `p` is of Wilcoxon's signed-rank test over one
-    value per case, the mean of its differences, for the scores of one case are not independent;
+    value per person, the mean of the differences, for the scores of one person are not independent;
     `p_pairs` takes them as if they were. `p_holm` corrects `p` for all comparisons of the table,
     `p_holm_test` for those of one test and metric.
 
@@ -64,9 +66,10 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns that name a test, then first, second, metric, mean_first, mean_second,
         mean_difference (first minus second, where both found the structure), low, high (95 %
-        bootstrap interval that resamples cases), p, p_pairs, wins, losses, ties (cases, of the
-        first), pairs, cases, seeds, missed_first, missed_second, p_holm, p_holm_test. No rows when
-        there is nothing to compare.
+        bootstrap interval that resamples people), low_over_seeds, high_over_seeds (one that
+        resamples people and seeds), p, p_pairs, wins, losses, ties (people, of the first), pairs,
+        cases, people, seeds, missed_first, missed_second, p_holm, p_holm_test. No rows when there
+        is nothing to compare.
     """
     rows = []
     for named, cube in cubes(compared_systems(table)):
@@ -76,7 +79,7 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
                 continue
             counts = {
                 "pairs": int(both.sum()),
-                **_counts(cube, both),
+                **cube.counts(both),
                 "missed_first": cube.missed_by(first, both),
                 "missed_second": cube.missed_by(second, both),
             }
@@ -133,6 +136,7 @@ def _compared(cube: Cube, first: str, second: str, metric: str) -> dict[str, obj
     measured = cube.finite_differences(first, second, metric)
     both = np.isfinite(measured)
     low, high = cluster_interval(measured)
+    low_over_seeds, high_over_seeds = interval_over_seeds(measured, cube.seeds)
     gains = np.nansum(np.sign(differences), axis=1) * (1 if metric in HIGHER_IS_BETTER else -1)
     compared = (~np.isnan(differences)).any(axis=1)
     return {
@@ -142,16 +146,11 @@ def _compared(cube: Cube, first: str, second: str, metric: str) -> dict[str, obj
         "mean_difference": finite_mean(measured),
         "low": low,
         "high": high,
-        "p": signed_rank_over_cases(differences),
+        "low_over_seeds": low_over_seeds,
+        "high_over_seeds": high_over_seeds,
+        "p": signed_rank_over_people(differences),
         "p_pairs": signed_rank_over_pairs(differences),
         "wins": int((gains > 0).sum()),
         "losses": int((gains < 0).sum()),
         "ties": int((compared & (gains == 0)).sum()),
-    }
-
-
-def _counts(cube: Cube, there: Mask) -> dict[str, int]:
-    return {
-        "cases": int(there.any(axis=1).sum()),
-        "seeds": len(np.unique(cube.seeds[there.any(axis=0)])),
     }

@@ -62,7 +62,7 @@ def test_the_same_seed_draws_the_same(scan: Volume, name: str) -> None:
     assert drawn == (name != "blur")
 
 
-@pytest.mark.parametrize("name", ["noise", "bias", "ghosts", "contrast"])
+@pytest.mark.parametrize("name", ["noise", "blur", "bias", "ghosts", "thick", "contrast"])
 def test_background_that_is_exactly_0_stays_so(name: str) -> None:
     data = np.random.default_rng(0).uniform(50, 100, (20, 20, 20))
     data[:5] = 0
@@ -88,9 +88,9 @@ def test_noise_without_signal_has_the_mean_of_rayleigh() -> None:
 
 
 def test_blur_is_as_wide_in_mm_along_every_axis() -> None:
-    data = np.zeros((21, 41, 41))
-    data[10, 20, 20] = 1.0
-    blurred = degrade(volume_of(data, (1.0, 0.5, 0.5)), "blur", 3, seed=(0,)).data
+    data = np.ones((21, 41, 41))  # not 0, which is background
+    data[10, 20, 20] += 1.0
+    blurred = degrade(volume_of(data, (1.0, 0.5, 0.5)), "blur", 3, seed=(0,)).data - 1.0
     for axis, spacing in enumerate((1.0, 0.5, 0.5)):
         line = blurred.sum(axis=tuple(other for other in range(3) if other != axis))
         places = (np.arange(line.size) - line.size // 2) * spacing
@@ -130,9 +130,9 @@ def test_thick_slices_keep_what_is_linear_and_average_what_is_not() -> None:
     inner = slice(8, 40)
     thick = degrade(volume_of(ramp), "thick", 3, seed=(0,)).data
     np.testing.assert_allclose(thick[inner], ramp[inner], atol=1e-3)
-    checked = np.indices((48, 48, 48)).sum(0) % 2 * 100.0
+    checked = np.indices((48, 48, 48)).sum(0) % 2 * 100.0 + 1.0
     averaged = degrade(volume_of(checked), "thick", 3, seed=(0,)).data
-    assert abs(averaged[inner, inner, inner] - 50).max() < 100 / SLICE_MM[2]
+    assert abs(averaged[inner, inner, inner] - 51).max() < 100 / SLICE_MM[2]
 
 
 def test_slices_thinner_than_the_voxels_change_nothing() -> None:

@@ -84,7 +84,8 @@ def blur(volume: Volume, severity: int, generator: np.random.Generator) -> Volum
     """Gaussian blur, equally wide in mm along every axis; nothing is drawn."""
     del generator
     widths = BLUR_MM[severity - 1] / np.array(volume.grid.spacing_mm)
-    return _with(volume, ndimage.gaussian_filter(volume.data, widths, mode="nearest"))
+    blurred = ndimage.gaussian_filter(volume.data, widths, mode="nearest")
+    return _with(volume, np.where(foreground_mask(volume.data), blurred, volume.data))
 
 
 def add_bias_field(volume: Volume, severity: int, generator: np.random.Generator) -> Volume:
@@ -140,7 +141,8 @@ def thicken_slices(volume: Volume, severity: int, generator: np.random.Generator
     averaged = _boxcar(volume.data, thickness, axis)
     centres = np.arange((thickness - 1) / 2, length, thickness)
     slices = _between(averaged, centres, axis)
-    return _with(volume, _between(slices, (np.arange(length) - centres[0]) / thickness, axis))
+    thick = _between(slices, (np.arange(length) - centres[0]) / thickness, axis)
+    return _with(volume, np.where(foreground_mask(volume.data), thick, volume.data))
 
 
 def change_contrast(volume: Volume, severity: int, generator: np.random.Generator) -> Volume:

@@ -176,8 +176,33 @@ def test_beyond_the_window_around_the_structures_nothing_changes() -> None:
     assert np.array_equal(found[:, ~inside], seen[:, ~inside])
 
 
+def test_a_lost_structure_does_not_move_the_window_away_from_its_place() -> None:
+    left, right = np.zeros((2, 40, 12, 12), dtype=np.float32)
+    left[4:10, 3:9, 3:9] = 0.9
+    right[30:36, 3:9, 3:9] = 0.9
+    model = RestorerModel(
+        Everything(),
+        (Structure("left", (1,)), Structure("right", (2,))),
+        SPACE,
+        3.0,
+        (),
+        window=(36, 9, 9),
+        offsets=((-13.0, 0.0, 0.0), (13.0, 0.0, 0.0)),
+    )
+
+    def changed(*structures: NDArray[np.float32]) -> list[int]:
+        """First and last voxel along the first axis that the restorer touched."""
+        seen = np.stack([1 - sum(structures), *structures]).astype(np.float32)
+        touched = (restore(model, seen) != seen).any(axis=(0, 2, 3))
+        return [int(place) for place in np.flatnonzero(touched)[[0, -1]]]
+
+    assert changed(left, right) == [2, 37]
+    assert changed(left, np.zeros_like(right)) == [2, 37]
+    assert changed(np.zeros_like(left), right) == [2, 37]
+
+
 class Everything(nn.Module):
-    """Finds horn everywhere."""
+    """Finds the first structure everywhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,9 +210,9 @@ class Everything(nn.Module):
 
     def forward(self, probabilities: Tensor) -> Tensor:
         self.shapes.append(tuple(probabilities.shape))
-        return torch.stack([torch.zeros(1, *probabilities.shape[2:])] * 2, 1) + torch.tensor(
-            [0.0, 9.0]
-        ).view(1, 2, 1, 1, 1)
+        logits = torch.zeros_like(probabilities)
+        logits[:, 1] = 9.0
+        return logits
 
 
 def test_prediction_without_any_structure_stays_as_it_is() -> None:

@@ -17,6 +17,7 @@ from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.model_files import (
+    MODEL_FILE,
     Length,
     ModelDescription,
     WeightsName,
@@ -33,6 +34,7 @@ USUAL_FILE = "usual.json"
 """In that folder: how much the restorer disagrees with what that segmenter usually predicts."""
 
 
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -42,6 +44,7 @@ class RestorerDescription(ModelDescription):
     kind: Literal["restorer"] = "restorer"
     coarsening: Annotated[int, Field(ge=1, le=64)]
     window: tuple[Length, Length, Length]
+    offsets: tuple[tuple[Finite, Finite, Finite], ...] = ()
     caution: NotNegative
     quality: tuple[dict[str, Any], ...] = ()
 
@@ -55,7 +58,7 @@ class Usual(BaseModel):
     """Of the scans that are no more unusual than stated below."""
     scans: Annotated[int, Field(ge=1)]
     disagreement: dict[WeightsName, NotNegative]
-    """See `disagreement`, by the weights of the segmenter."""
+    """See `disagreement`, by the weights of the segmenter; empty where everything is restored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,9 @@ class RestorerModel:
     """Voxels of the working space around the structures that it looks at; all when not given."""
     usual_disagreement: float | None = None
     """Predictions that it disagrees with no more than this are left alone; None restores all."""
+    offsets: tuple[tuple[float, float, float], ...] = ()
+    """Of the median of each structure from the middle of the window, in voxels; empty, the middle
+    is the median of all structures."""
 
 
 def load_restorer(run_dir: str | Path, *, weights: WeightsName = "last") -> RestorerModel:
@@ -89,6 +95,11 @@ def load_restorer(run_dir: str | Path, *, weights: WeightsName = "last") -> Rest
     """
     folder = Path(run_dir)
     description = read_description(RestorerDescription, folder)
+    if description.offsets and len(description.offsets) != len(description.structures):
+        raise CheckpointError(
+            f"{folder / MODEL_FILE} is damaged: offsets of {len(description.offsets)} structures, "
+            f"expected {len(description.structures)}; train the restorer again"
+        )
     network = ShapeRestorer(
         1 + len(description.structures),
         channels=description.channels,
@@ -104,6 +115,7 @@ def load_restorer(run_dir: str | Path, *, weights: WeightsName = "last") -> Rest
         quality=description.quality,
         window=description.window,
         usual_disagreement=usual.disagreement.get(weights) if usual else None,
+        offsets=description.offsets,
     )
 
 
@@ -146,7 +158,7 @@ def disagreement(model: RestorerModel, probabilities: NDArray[np.float32]) -> fl
     classes = probabilities.argmax(axis=0)
     if not classes.any():
         return 0.0
-    seen = probabilities[(slice(None), *_window_around(classes > 0, model.window))]
+    seen = probabilities[(slice(None), *_window_around(classes, model))]
     return _disagreement(_softmax(_logits(model.network, seen)), seen)
 
 
@@ -181,7 +193,7 @@ def restore(model: RestorerModel, probabilities: NDArray[np.float32]) -> NDArray
     classes = restored.argmax(axis=0)
     if not classes.any():
         return restored
-    window = _window_around(classes > 0, model.window)
+    window = _window_around(classes, model)
     seen = restored[(slice(None), *window)]
     logits = _logits(model.network, seen)
     proposed, usual = _softmax(logits), model.usual_disagreement
@@ -240,15 +252,26 @@ def _values_at(logits: NDArray[np.float32], classes: NDArray[np.intp]) -> NDArra
     return values
 
 
-def _window_around(
-    mask: NDArray[np.bool_], window: tuple[int, int, int] | None
-) -> tuple[slice, ...]:
-    """A window of that shape about the median position of a mask (I, J, K), within its grid."""
-    if window is None:
-        return tuple(slice(0, length) for length in mask.shape)
+def _window_around(classes: NDArray[np.intp], model: RestorerModel) -> tuple[slice, ...]:
+    """The model's window around the structures found in classes (I, J, K), within their grid.
+
+    Each structure says where the middle should be, by where it lay in the window of the training;
+    so one that is lost in part or whole hardly moves the window.
+    """
+    if model.window is None:
+        return tuple(slice(0, length) for length in classes.shape)
+    middles = [np.median(np.nonzero(classes), axis=1)]
+    if model.offsets:
+        present = [index for index in np.unique(classes) if index > 0]
+        middles = [
+            np.median(np.nonzero(classes == index), axis=1) - model.offsets[index - 1]
+            for index in present
+        ]
     slices = []
-    for positions, wanted, length in zip(np.nonzero(mask), window, mask.shape, strict=True):
-        first = round(float(np.median(positions)) - (wanted - 1) / 2)
+    for at, wanted, length in zip(
+        np.mean(middles, axis=0), model.window, classes.shape, strict=True
+    ):
+        first = round(float(at) - (wanted - 1) / 2)
         first = max(0, min(first, length - wanted))
         slices.append(slice(first, min(first + wanted, length)))
     return tuple(slices)

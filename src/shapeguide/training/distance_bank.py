@@ -32,6 +32,8 @@ class DistanceBank:
     """Of the working space."""
     units_mm: tuple[float, ...]
     """Unit of each structure, see `unit_mm`."""
+    offsets: tuple[tuple[float, float, float], ...]
+    """Mean median position of each structure from the middle of the window, in voxels."""
 
     @property
     def spatial_shape(self) -> tuple[int, int, int]:
@@ -65,7 +67,8 @@ def fill_bank(cases: PreparedCases, structures: int, *, memory_limit_bytes: int)
     bank = torch.empty((len(cases), structures, *shape), dtype=torch.float16)
     for place, case in enumerate(cases):
         bank[place] = case_distances_mm(case, window, structures, cases.space.spacing_mm)
-    return DistanceBank(bank, window, _units_mm(cases, structures))
+    offsets = _offsets(cases, window, structures)
+    return DistanceBank(bank, window, _units_mm(cases, structures), offsets)
 
 
 def case_distances_mm(
@@ -113,6 +116,21 @@ def _window_of(cases: PreparedCases) -> tuple[slice, ...]:
         slice(max(0, part.start - margin), min(length, part.stop + margin))
         for part, margin, length in zip(box, margins, united.shape, strict=True)
     )
+
+
+def _offsets(
+    cases: PreparedCases, window: tuple[slice, ...], structures: int
+) -> tuple[tuple[float, float, float], ...]:
+    """As in `DistanceBank`; 0 for a structure that no case holds."""
+    middle = np.array([(part.start + part.stop - 1) / 2 for part in window])
+    found: list[list[NDArray[np.float64]]] = [[] for _ in range(structures)]
+    for case in cases:
+        for index, medians in enumerate(found, start=1):
+            mask = case.classes == index
+            if mask.any():
+                medians.append(np.median(np.nonzero(mask), axis=1) - middle)
+    means = [np.mean(medians, axis=0) if medians else np.zeros(3) for medians in found]
+    return tuple((float(i), float(j), float(k)) for i, j, k in np.round(means, 2))
 
 
 def _units_mm(cases: PreparedCases, structures: int) -> tuple[float, ...]:

@@ -214,6 +214,7 @@ def _write(network: ShapeRestorer, run: _Run, quality: list[RestorationQuality])
         weights={"last": weights},
         coarsening=run.coarsening,
         window=run.bank.spatial_shape,
+        offsets=run.bank.offsets,
         caution=chosen.caution,
         quality=tuple(row.as_row() for row in quality),
         notes={

@@ -15,7 +15,7 @@ import pytest
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import prepare_volume
-from shapeguide.errors import ConfigError
+from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.inference import calibration
 from shapeguide.inference.calibration import calibrated
 from shapeguide.inference.volumes import prepared_probabilities
@@ -134,8 +134,26 @@ def test_with_few_scans_or_no_share_everything_is_restored(
     (copy / RESTORER_FOLDER / USUAL_FILE).unlink()
     with caplog.at_level(logging.INFO, logger="shapeguide"):
         sg.calibrate_restorer(copy, few, device="cpu", progress=False)
-    assert not (copy / RESTORER_FOLDER / USUAL_FILE).exists()
+    written = json.loads((copy / RESTORER_FOLDER / USUAL_FILE).read_text())
+    assert (written["scans"], written["disagreement"]) == (9, {})
+    assert sg.load_restorer(copy / RESTORER_FOLDER).usual_disagreement is None
     assert "every prediction is restored" in caplog.text
+
+
+def test_training_that_stopped_before_measuring_restores_nothing_unasked(
+    cohort: Dataset, run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / RESTORER_FOLDER / USUAL_FILE).unlink()
+    scans = [cohort[0]]
+    with pytest.raises(CheckpointError, match="run the same training again"):
+        sg.predict_files(copy, scans, out_dir=tmp_path / "out", device="cpu", progress=False)
+    options = sg.PredictionOptions(restore=False)
+    report = sg.predict_files(
+        copy, scans, out_dir=tmp_path / "out", options=options, device="cpu", progress=False
+    )
+    assert report.complete
 
 
 def test_many_scans_are_thinned_evenly(

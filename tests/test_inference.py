@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shapeguide.data.case import Case
 from shapeguide.data.nifti import read_label_map, read_volume
 from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import DataError
@@ -18,6 +20,7 @@ from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.inference import (
     VOLUMES_FILE,
     PredictionOptions,
+    files,
     predict,
     predict_files,
     predict_probabilities,
@@ -144,6 +147,27 @@ def test_broken_scan_is_reported_and_the_others_are_done(tmp_path: Path) -> None
     assert [failure.scan.name for failure in report.failed] == ["b.nii.gz", "c.nii.gz"]
     assert all(failure.reason for failure in report.failed)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", VOLUMES_FILE}
+
+
+def test_too_little_memory_for_one_scan_is_reported_and_the_table_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = [write_scan(tmp_path / f"{name}.nii.gz") for name in "abc"]
+    whole = files._predict_file
+
+    def scarce(models: Any, case: Case, target: Path, options: Any) -> Any:
+        if case.id == "b":
+            raise RuntimeError("out of memory")  # as PyTorch's allocators do
+        if case.id == "c":
+            raise KeyboardInterrupt
+        return whole(models, case, target, options)
+
+    monkeypatch.setattr(files, "_predict_file", scarce)
+    report = predict_files(segmenter(), scans[:2], out_dir=tmp_path / "two", progress=False)
+    assert [failure.reason for failure in report.failed] == ["out of memory"]
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(segmenter(), scans, out_dir=tmp_path / "three", progress=False)
+    assert list(pd.read_csv(tmp_path / "three" / "volumes.csv")["case"].unique()) == ["a"]
 
 
 def test_outputs_that_are_there_are_kept_unless_overwriting_is_wanted(tmp_path: Path) -> None:

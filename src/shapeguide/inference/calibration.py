@@ -54,7 +54,8 @@ def calibrated(
     Args:
         restorer: A trained shape restorer.
         segmenters: Those of one training, by their weights; they share a working space.
-        dataset: The scans that they learnt from; their label maps are not used.
+        dataset: The scans that they learnt from, with those held out for validation; their label
+            maps are not used.
         share: Of these scans that would be left alone; 0 leaves none alone.
         progress: Show a progress bar.
 
@@ -96,13 +97,14 @@ def calibrate_restorer(
 ) -> None:
     """Measure what is usual for the segmenter of a run, for the restorer inside its folder.
 
-    It is written into the folder of the restorer, where predictions look for it. What was measured
-    for the same share stays; another share measures anew.
+    It is written into the folder of the restorer, where predictions look for it; without it they
+    refuse to restore, for the training has not ended. What was measured for the same share stays;
+    another share measures anew.
 
     Args:
         run_dir: Folder of a finished training with a shape restorer.
-        dataset: The scans that it learnt from. From fewer than ten nothing is measured, and every
-            prediction is restored.
+        dataset: The scans that it learnt from, with those held out for validation. From fewer than
+            ten nothing is measured, and every prediction is restored.
         share: Of these scans that would be left alone.
         device: `auto`, `cpu`, `cuda` or `mps`.
         progress: Show a progress bar.
@@ -128,13 +130,12 @@ def calibrate_restorer(
         for name, model in models.items()
         if model.usual_disagreement is not None
     }
-    if not usual:
-        (folder / USUAL_FILE).unlink(missing_ok=True)
-        logger.info("restorer: every prediction is restored, with caution %g", restorer.caution)
-        return
     scans = len(_some(dataset))
     measured = Usual(share=share, scans=scans, disagreement=usual)
     write_json(folder / USUAL_FILE, measured.model_dump())
+    if not usual:
+        logger.info("restorer: every prediction is restored, with caution %g", restorer.caution)
+        return
     shown = ", ".join(f"{value:.1%} ({name} weights)" for name, value in usual.items())
     logger.info(
         "restorer: leaves alone what it would change by no more than %s, which %.0f%% of %d "

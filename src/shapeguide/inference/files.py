@@ -143,27 +143,30 @@ def predict_files(
     targets = _targets(cases, folder)
     written, kept, failed = [], [], []
     volumes: dict[str, dict[str, StructureVolume]] = {}
-    with ProgressBar("predict", total=len(targets), done=0, shown=progress) as bar:
-        for done, (target, case) in enumerate(targets.items(), start=1):
-            try:
-                if target.exists() and not options.overwrite:
-                    labels = read_label_map(target, structures=segmenter.structures)
-                    restored_mm3: dict[str, float] = {}
-                    kept.append(target)
-                else:
-                    labels, restored_mm3 = _predict_file(
-                        (segmenter, restorers), case, target, options
-                    )
-                    written.append(target)
-                volumes[case_id_of(target)] = {
-                    name: StructureVolume(volume_mm3, restored_mm3.get(name))
-                    for name, volume_mm3 in structure_volumes_mm3(labels).items()
-                }
-            except (ShapeguideError, OSError, MemoryError) as error:
-                failed.append(Failure(case.image, str(error) or type(error).__name__))
-                logger.error("%s: %s", case.image, error)
-            bar.update(done)
-    table = write_volumes(volumes, folder / VOLUMES_FILE)
+    try:
+        with ProgressBar("predict", total=len(targets), done=0, shown=progress) as bar:
+            for done, (target, case) in enumerate(targets.items(), start=1):
+                try:
+                    if target.exists() and not options.overwrite:
+                        labels = read_label_map(target, structures=segmenter.structures)
+                        restored_mm3: dict[str, float] = {}
+                        kept.append(target)
+                    else:
+                        labels, restored_mm3 = _predict_file(
+                            (segmenter, restorers), case, target, options
+                        )
+                        written.append(target)
+                    volumes[case_id_of(target)] = {
+                        name: StructureVolume(volume_mm3, restored_mm3.get(name))
+                        for name, volume_mm3 in structure_volumes_mm3(labels).items()
+                    }
+                # PyTorch tells of too little memory by a RuntimeError.
+                except (ShapeguideError, OSError, MemoryError, RuntimeError) as error:
+                    failed.append(Failure(case.image, str(error) or type(error).__name__))
+                    logger.error("%s: %s", case.image, error)
+                bar.update(done)
+    finally:  # interrupted, the table knows what was done
+        table = write_volumes(volumes, folder / VOLUMES_FILE)
     return PredictionReport(tuple(written), tuple(kept), tuple(failed), table)
 
 

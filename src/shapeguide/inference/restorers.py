@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shapeguide.errors import ConfigError
+from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.inference.volumes import check_fits, check_restorer_fits
 from shapeguide.models.autoencoder_model import (
     AUTOENCODER_FOLDER,
@@ -13,7 +13,13 @@ from shapeguide.models.autoencoder_model import (
     load_autoencoder,
 )
 from shapeguide.models.model_files import WeightsName
-from shapeguide.models.restorer_model import RESTORER_FOLDER, RestorerModel, load_restorer
+from shapeguide.models.restorer_model import (
+    RESTORER_FOLDER,
+    USUAL_FILE,
+    RestorerModel,
+    load_restorer,
+    read_usual,
+)
 from shapeguide.models.segmenter import Segmenter
 
 
@@ -47,7 +53,8 @@ def load_restorers(
     Raises:
         ConfigError: If an SRN autoencoder is asked for that is not there, or what is there does
             not fit the segmenter.
-        CheckpointError: If it is not finished or damaged.
+        CheckpointError: If it is not finished or damaged, or what is usual for the segmenter was
+            not measured.
     """
     if reconstruct or autoencoder is not None:
         return Restorers(autoencoder=_load_autoencoder(run, segmenter, autoencoder))
@@ -56,6 +63,12 @@ def load_restorers(
     folder = Path(run) / RESTORER_FOLDER
     if not folder.is_dir():
         return Restorers()
+    if read_usual(folder) is None:
+        raise CheckpointError(
+            f"{run}: its training stopped before it had measured what is usual for the segmenter "
+            f"({folder / USUAL_FILE} is missing); run the same training again or "
+            "calibrate_restorer, or predict without restoring"
+        )
     model = load_restorer(folder, weights=weights)
     check_restorer_fits(model, segmenter)
     return Restorers(restorer=replace(model, network=model.network.to(segmenter.device)))

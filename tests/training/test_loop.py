@@ -70,6 +70,25 @@ def run(
     return live
 
 
+def test_weights_that_are_no_numbers_never_replace_a_checkpoint(tmp_path: Path) -> None:
+    live = state()
+
+    def step(batch: Tensor, iteration: int) -> Terms:
+        if iteration == 11:
+            with torch.no_grad():
+                next(live.network.parameters()).fill_(torch.nan)
+        return Terms((live.network(batch) - 1).square().mean())
+
+    plan = LoopPlan("test", 30, cosine_decay(0.1, 30), 7, progress=False)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    with pytest.raises(TrainingFailed, match="weights that are not finite by iteration 14"):
+        train_loop(live, plan, LoopTask(Numbers(), step), run_dir=tmp_path, fabric=fabric)
+    kept = state()
+    load_checkpoint(kept, tmp_path / CHECKPOINT_FILE)
+    assert kept.iteration == 7
+    assert all(bool(weight.isfinite().all()) for weight in kept.network.parameters())
+
+
 def test_resumed_training_equals_the_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
     for fail_at in (3, 8, 25):

@@ -165,9 +165,9 @@ def train_loop(
             if done in task.milestones:
                 # Whoever goes on from here finds a best of its own.
                 start_anew = replace(state, best_score=None, best_iteration=None)
-                save_checkpoint(start_anew, task.milestones[done])
+                _save(start_anew, task.milestones[done], plan.title)
             if done % plan.checkpoint_every == 0 or last or stop.is_set():
-                save_checkpoint(state, checkpoint)
+                _save(state, checkpoint, plan.title)
             if stop.is_set() and not last:
                 raise KeyboardInterrupt
 
@@ -186,6 +186,14 @@ def _one_step(
     if state.average is not None:
         state.average.update(iteration + 1)
     return terms.watched()
+
+
+def _save(state: TrainingState, path: Path, title: str) -> None:
+    """Save a state, unless its weights are no longer numbers: what was saved before stays."""
+    weights = state.network.parameters()
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise _failed(title, "weights that are not finite", state.iteration)
+    save_checkpoint(state, path)
 
 
 def _validate(state: TrainingState, task: LoopTask, log: TrainingLog) -> None:
@@ -250,10 +258,14 @@ class _Means:
 def _check_finite(figures: Mapping[str, float], title: str, iteration: int) -> None:
     wrong = {name: value for name, value in figures.items() if not math.isfinite(value)}
     if wrong:
-        raise TrainingFailed(
-            f"{title}: {wrong} by iteration {iteration}; the last checkpoint is kept. "
-            "Lower the learning rate or use fp32 precision, in a new run folder"
-        )
+        raise _failed(title, str(wrong), iteration)
+
+
+def _failed(title: str, found: str, iteration: int) -> TrainingFailed:
+    return TrainingFailed(
+        f"{title}: {found} by iteration {iteration}; the last checkpoint is kept. "
+        "Lower the learning rate or use fp32 precision, in a new run folder"
+    )
 
 
 @contextmanager

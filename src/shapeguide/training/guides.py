@@ -102,6 +102,13 @@ def _shape_loss(model: ShapeModel, preparation: Preparation, settings: TrainSett
             f"{preparation.space}; state spacing and shape, or use the canonical pose"
         )
     guidance = settings.shape_loss
+    unmeasured = [row["structure"] for row in model.quality if not row["different"] + row["same"]]
+    if unmeasured:
+        raise ConfigError(
+            f"fewer than two people in the training of the shape network have "
+            f"{', '.join(map(str, unmeasured))}, so it cannot know how people differ there; add "
+            "cases that have it, leave the structure out, or train without guidance"
+        )
     if model.collapsed and not guidance.accept_collapsed:
         raise ConfigError(
             f"the shape network has collapsed for {', '.join(model.collapsed)}: it tells "

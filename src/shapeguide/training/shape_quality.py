@@ -38,6 +38,11 @@ class ShapeQuality:
     """How often the nearest signature among all cases under another warp is that of the case."""
 
     @property
+    def measured(self) -> bool:
+        """Whether two people have the structure, so that there was something to measure."""
+        return self.different > 0 or self.same > 0
+
+    @property
     def collapsed(self) -> bool:
         """Whether the network tells cases apart no better than chance would."""
         return (
@@ -52,6 +57,8 @@ class ShapeQuality:
 
     def __str__(self) -> str:
         where = "held-out" if self.held_out else "training"
+        if not self.measured:
+            return f"{self.structure}: not measured, for fewer than two people have it"
         verdict = "COLLAPSED" if self.collapsed else "tells cases apart"
         return (
             f"{self.structure}: same case {self.same:.3g}, different cases {self.different:.3g}, "

@@ -91,7 +91,7 @@ def train_shape(
         validation=preparation.validation,
     ):
         return load_shape_network(folder)
-    fabric = start_fabric(settings)
+    fabric = start_fabric(settings, precision="fp32")  # poses and distances want it
     bank = mask_bank(preparation.prepared_train(), preparation.space, settings, fabric.device)
     network = _new_network(dataset, settings).to(fabric.device)
     network.fit_pose(_population(bank), spacing_mm=bank.spacing_mm)
@@ -200,17 +200,25 @@ def _population(bank: MaskBank) -> Tensor:
 def _calibrate_and_measure(
     network: ShapeNetwork, bank: MaskBank, preparation: Preparation, settings: TrainSettings
 ) -> list[ShapeQuality]:
-    """Set the calibration from the training cases; measure on held-out ones where there are two."""
+    """Set the calibration from the training cases; measure on held-out ones where they suffice.
+
+    They do for a structure that two people among them have; others are measured in training cases.
+    """
     pairs = settings.shape.quality_pairs
     generator = generator_for(settings.seed, STAGE, -2)
     calibration = mean_distance_between_cases(network, bank, pairs=pairs, generator=generator)
     network.calibration.copy_(calibration)
-    held_out = preparation.validation is not None and len(preparation.validation) > 1
-    if held_out:
+    quality: list[ShapeQuality] = []
+    if preparation.validation is not None and len(preparation.validation) > 1:
         cases = preparation.prepared_validation()
-        bank = mask_bank(cases, preparation.space, settings, bank.masks.device)
+        others = mask_bank(cases, preparation.space, settings, bank.masks.device)
+        generator = generator_for(settings.seed, STAGE, -3)
+        quality = measure_quality(network, others, pairs=pairs, generator=generator, held_out=True)
+        if all(row.measured for row in quality):
+            return quality
     generator = generator_for(settings.seed, STAGE, -3)
-    return measure_quality(network, bank, pairs=pairs, generator=generator, held_out=held_out)
+    own = measure_quality(network, bank, pairs=pairs, generator=generator, held_out=False)
+    return [row if row.measured else seen for row, seen in zip(quality or own, own, strict=True)]
 
 
 def _write(

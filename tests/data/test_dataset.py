@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
-from shapeguide.data.dataset import Dataset, read_dataset
+from shapeguide.data.dataset import Dataset, check_apart, read_dataset
 from shapeguide.data.nifti import write_label_map, write_volume
 from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
@@ -160,6 +160,19 @@ def test_a_split_that_parts_a_person_is_refused(toy: Dataset, tmp_path: Path) ->
     path.write_text(json.dumps({**content, "same_person": [["case_0", "case_2"]]}))
     with pytest.raises(DataError, match="case_0 = case_2"):
         toy.split(path)
+
+
+def test_a_split_file_that_knows_people_leaves_them_known(toy: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    split = {"train": ["case_0", "case_1"], "test": ["case_2"]}
+    path.write_text(json.dumps({**split, "same_person": [["case_0", "case_1"]]}))
+    train, test = toy.split(path)
+    assert train[0].group == train[1].group is not None
+    check_apart(train, test)
+    with pytest.raises(ConfigError, match=r"1 test cases show people .*: case_0 = case_1"):
+        check_apart(train.select(["case_0"]), train.select(["case_1"]))
+    with pytest.raises(ConfigError, match="trained on: case_2; choose"):
+        check_apart(toy, test.select(["case_2"]))
 
 
 def test_one_case_cannot_be_split(toy: Dataset) -> None:

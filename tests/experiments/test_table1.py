@@ -211,7 +211,7 @@ def test_two_scans_of_one_person_are_not_two_people(
 
 def test_a_case_on_both_sides_is_refused(cohort: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     train, _ = cohort
-    with pytest.raises(ConfigError, match=f"the first is {train[0].id}"):
+    with pytest.raises(ConfigError, match=f"trained on: {train[0].id}"):
         run((train, train), tmp_path / "out")
 
 

@@ -112,8 +112,8 @@ def test_every_case_has_a_row_for_each_cell_image_postprocessing_and_weights(
     finished: Path,
 ) -> None:
     table = read(finished)
-    assert tuple(table.columns) == COLUMNS
-    assert tuple(table.columns[:-1]) == (
+    assert tuple(table.columns) == (*COLUMNS, "person")
+    assert tuple(table.columns[:-2]) == (
         *("dataset", "structure", "regime", "severity", "system", "guidance", "seed", "case"),
         *("postprocess", "dice", "hausdorff_mm", "hd95_mm", "assd_mm", "missed"),
     )
@@ -310,9 +310,45 @@ def test_another_experiment_in_the_folder_is_refused(
         run(cohort, tmp_path, settings)
 
 
+def test_few_cases_are_of_different_people_while_there_are_any(cohort: Path) -> None:
+    train, _ = parts_of(cohort)
+    a, b, c, d = (case.id for case in train)
+    twice = train.with_same_person((a, b), (c, d))
+    for seed in range(6):
+        chosen = training_cases(twice, "few2", seed)
+        assert len({case.group for case in chosen}) == 2
+        more = training_cases(twice, "few3", seed)
+        assert [case.id for case in more][:2] == [case.id for case in chosen]
+        everything = {case.id for case in training_cases(twice, "few4", seed)}
+        assert everything == {a, b, c, d}
+
+
+def test_best_weights_are_refused_where_no_case_is_held_out(
+    cohort: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    best = replace(DESIGN, weights=("last", "best"))
+    with pytest.raises(ConfigError, match="few3/1/plain holds no cases out of its 3"):
+        run(cohort, tmp_path / "out", settings, best)
+    assert not list(tmp_path.rglob("cells"))
+
+
+def test_guidance_from_the_first_iteration_takes_over_none(
+    cohort: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    at_once = settings.segmentation.changed(dice_iterations=0)
+    found = run(
+        cohort,
+        tmp_path / "out",
+        settings.changed(segmentation=at_once),
+        replace(DESIGN, systems=systems_named(["shape"]), corruptions=(), weights=("last",)),
+    )
+    assert found.complete
+    assert not cell(tmp_path / "out", "few3/1/plain").exists()
+
+
 def test_a_case_in_training_and_test_is_refused(cohort: Path, settings: TrainSettings) -> None:
     train, _ = parts_of(cohort)
-    with pytest.raises(ConfigError, match="cases are in training and test"):
+    with pytest.raises(ConfigError, match="test cases show people that are trained on"):
         table2(train, train.select([train[0].id]), out="nowhere", settings=settings, design=DESIGN)
 
 

@@ -166,12 +166,13 @@ class Dataset:
         split = fold_split(self._groups(), index=index, count=count, seed=seed)
         return self._apart(split, f"fold {index}")
 
-    def _groups(self, same_person: Iterable[Iterable[str]] = ()) -> dict[str, int]:
-        return groups_of({case.id: case.group for case in self.cases}, same_person)
+    def _groups(self) -> dict[str, int]:
+        return groups_of({case.id: case.group for case in self.cases})
 
     def _apart(self, split: Split, name: str) -> tuple[Dataset, Dataset]:
-        check_split(split, self._groups(split.same_person), f"{self.name}, {name}")
-        return self.select(split.train), self.select(split.test)
+        known = self.with_same_person(*split.same_person) if split.same_person else self
+        check_split(split, known._groups(), f"{self.name}, {name}")
+        return known.select(split.train), known.select(split.test)
 
     def _label_id(self, structure: str, given: int | str) -> int:
         known = ", ".join(f"{label_id} {name}" for label_id, name in list(self.labels.items())[:20])
@@ -229,6 +230,22 @@ def read_dataset(
     )
     dataset = replace(dataset, cases=_with_structures(dataset.cases, structures))
     return dataset if orientation is None else dataset.with_orientation(orientation)
+
+
+def check_apart(train: Dataset, test: Dataset) -> None:
+    """Refuse to test on people that are trained on.
+
+    Raises:
+        ConfigError: If a person has cases on both sides.
+    """
+    trained = {case.group or case.id: case.id for case in train}
+    both = [(trained[who], case.id) for case in test if (who := case.group or case.id) in trained]
+    if both:
+        shown = ", ".join(one if one == other else f"{one} = {other}" for one, other in both[:5])
+        raise ConfigError(
+            f"{train.name}: {len(both)} test cases show people that are trained on: {shown}; "
+            "choose the test cases by a split"
+        )
 
 
 def _with_structures(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from shapeguide.data.dataset import Dataset
+from shapeguide.data.dataset import Dataset, check_apart
 from shapeguide.errors import ConfigError
 from shapeguide.experiments.table1_cases import HeldOutMasks, cases_with_structures
 from shapeguide.experiments.table1_cell import Bench, Measured, finished_cells, measure_cell
@@ -89,9 +89,4 @@ def _check_sides(train: Dataset, test: Dataset) -> None:
         raise ConfigError(
             f"{train.name}: no structures are chosen; name them, as in hippocampus=1,2"
         )
-    both = sorted({case.id for case in train} & {case.id for case in test})
-    if both:
-        raise ConfigError(
-            f"{train.name}: {len(both)} cases are to be trained on and held out, the first is "
-            f"{both[0]}; choose the held-out cases by a split"
-        )
+    check_apart(train, test)

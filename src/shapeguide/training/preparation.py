@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lightning_fabric import Fabric
 
@@ -79,13 +81,16 @@ def prepare(dataset: Dataset, settings: TrainSettings) -> Preparation:
 def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Dataset | None]:
     """Split validation cases off the training cases; a person stays on one side.
 
-    Without a stated number, a tenth of the cases, 1 to 8; none when there are fewer than ten,
-    because then each labelled case is worth more in training.
+    Without a stated number, a tenth of the cases, 1 to 8, or all scans of one person where each has
+    more; none when there are fewer than ten, because then each labelled case is worth more in
+    training, or when all show one person.
     """
     count = settings.segmentation.validation_cases
     if count is None:
         enough = len(dataset) >= SMALLEST_TRAINING_SET
-        count = min(8, max(1, len(dataset) // 10)) if enough else 0
+        scans = Counter(case.group or case.id for case in dataset)
+        enough = enough and len(scans) > 1
+        count = max(min(8, max(1, len(dataset) // 10)), min(scans.values())) if enough else 0
     if count == 0:
         return dataset, None
     if count >= len(dataset):
@@ -96,14 +101,21 @@ def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Datase
     return dataset.split_at_random(test_count=count, seed=settings.seed)
 
 
-def start_fabric(settings: TrainSettings) -> Fabric:
-    """Fabric on the device and in the precision that the settings and the machine give."""
+def start_fabric(
+    settings: TrainSettings, *, precision: Literal["fp32", "bf16"] | None = None
+) -> Fabric:
+    """Fabric on the device and in the precision that the settings and the machine give.
+
+    Args:
+        settings: Of the run.
+        precision: That of a stage which has but one.
+    """
     device = choose_device(settings.machine.device)
-    precision = choose_precision(settings.machine.precision, device)
-    logger.info("computing on %s in %s", device.type, precision)
+    chosen = precision or choose_precision(settings.machine.precision, device)
+    logger.info("computing on %s in %s", device.type, chosen)
     index = [device.index or 0] if device.type == "cuda" else 1
     return Fabric(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=index,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        precision="bf16-mixed" if chosen == "bf16" else "32-true",
     )

@@ -16,7 +16,12 @@ from shapeguide.experiments.table2.guides import (
 from shapeguide.experiments.table2.postprocessing import restorers
 from shapeguide.experiments.table2.scheduler import Task
 from shapeguide.experiments.table2.scoring import is_scored, score_cell
-from shapeguide.experiments.table2.training import is_trained, train_cell, unguided_of
+from shapeguide.experiments.table2.training import (
+    is_trained,
+    takes_over,
+    train_cell,
+    unguided_of,
+)
 
 
 def plan_tasks(experiment: Experiment, cells: Iterable[Cell]) -> list[Task]:
@@ -47,7 +52,7 @@ def _add_training(tasks: dict[str, Task], experiment: Experiment, cell: Cell) ->
     if name in tasks or is_trained(experiment, cell):
         return name
     needs = []
-    if cell.system.branches:
+    if takes_over(experiment, cell):
         needs.append(_add_training(tasks, experiment, unguided_of(cell)))
     key = guide_key(cell)
     if key is not None:

@@ -8,12 +8,14 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.experiments.table2.design import Table2Design, case_count
 from shapeguide.training.config import TrainSettings
+from shapeguide.training.preparation import hold_out
 
 
 def training_cases(train: Dataset, regime: str, seed: int) -> Dataset:
     """The labelled training cases of a regime: the same ones for all systems of a seed.
 
-    Fewer cases are among the more: those of few3 are the first of those of few5.
+    Fewer cases are among the more: those of few3 are the first of those of few5. They show
+    different people as long as there are any.
 
     Raises:
         ConfigError: If there are too few.
@@ -26,8 +28,12 @@ def training_cases(train: Dataset, regime: str, seed: int) -> Dataset:
             f"{train.name}: regime {regime} needs {count} labelled training cases, "
             f"found {len(train)}; leave it out or give more cases"
         )
-    drawn = np.random.default_rng([seed, len(train)]).permutation(len(train))[:count]
-    return train.select(train[int(place)].id for place in drawn)
+    order = np.random.default_rng([seed, len(train)]).permutation(len(train))
+    drawn = [train[int(place)] for place in order]
+    first = {case.group or case.id: case for case in reversed(drawn)}
+    # Further scans of somebody come after everybody's first, each in the order drawn.
+    drawn.sort(key=lambda case: first[case.group or case.id] is not case)
+    return train.select(case.id for case in drawn[:count])
 
 
 def check_design(design: Table2Design, train: Dataset, settings: TrainSettings) -> None:
@@ -38,8 +44,14 @@ def check_design(design: Table2Design, train: Dataset, settings: TrainSettings) 
             for that the settings do not keep.
     """
     for cell in design.cells():
-        cell.system.settings(settings, cell.seed)
+        chosen = cell.system.settings(settings, cell.seed)
         cases = training_cases(train, cell.regime, cell.seed)
+        if "best" in design.weights and hold_out(cases, chosen)[1] is None:
+            raise ConfigError(
+                f"{train.name}: {cell.name} holds no cases out of its {len(cases)} for validation, "
+                "so it has no best weights to test; leave them or this regime out, or raise "
+                "segmentation.validation_cases"
+            )
         maps = train if cell.system.label_maps == "all" else cases
         if cell.system.guidance == "shape" and len(maps) < 2:
             raise ConfigError(

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from shapeguide.data.dataset import Dataset
+from shapeguide.data.dataset import Dataset, check_apart
 from shapeguide.data.preprocess import choose_working_space
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.experiments.table2.design import Table2Design
@@ -76,9 +76,7 @@ def _in_one_space(train: Dataset, settings: TrainSettings) -> TrainSettings:
 
 
 def _identity_of(train: Dataset, test: Dataset) -> dict[str, Any]:
-    shared = {case.id for case in train} & {case.id for case in test}
-    if shared:
-        raise ConfigError(f"cases are in training and test: {_some(sorted(shared))}")
+    check_apart(train, test)
     return {
         "name": train.name,
         "structures": {item.name: list(item.label_ids) for item in train.structures},

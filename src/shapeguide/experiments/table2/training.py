@@ -19,6 +19,12 @@ def unguided_of(cell: Cell) -> Cell:
     return Cell(cell.regime, cell.seed, SYSTEMS[cell.system.unguided])
 
 
+def takes_over(experiment: Experiment, cell: Cell) -> bool:
+    """Whether a cell takes over Dice iterations of the unguided segmenter: there may be none."""
+    settings = cell.system.settings(experiment.settings, cell.seed)
+    return cell.system.branches and settings.segmentation.dice_iterations > 0
+
+
 def is_trained(experiment: Experiment, cell: Cell) -> bool:
     """Whether the segmenter of a cell is there."""
     return (experiment.files.run(cell) / MODEL_FILE).is_file()
@@ -42,7 +48,7 @@ def train_cell(experiment: Experiment, cell: Cell) -> None:
             guide,
             run_dir=files.run(cell),
             settings=settings,
-            branch_from=files.run(unguided_of(cell)) if cell.system.branches else None,
+            branch_from=files.run(unguided_of(cell)) if takes_over(experiment, cell) else None,
             progress=False,
         )
 

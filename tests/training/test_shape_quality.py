@@ -69,4 +69,14 @@ def test_two_scans_of_one_person_are_never_two_people() -> None:
 def test_a_single_person_counts_as_collapsed(masks: MaskBank) -> None:
     (quality,) = measure_quality(counting(), masks, pairs=4, generator=seeded(), held_out=False)
     assert quality.collapsed
+    assert not quality.measured
+    assert "fewer than two people have it" in str(quality)
     assert (quality.ratio, quality.rank1) == (0.0, 0.0)
+
+
+def test_a_network_that_says_the_same_of_all_was_measured_and_has_collapsed() -> None:
+    (quality,) = measure_quality(
+        counting(), bank(10, 10), pairs=4, generator=seeded(), held_out=False
+    )
+    assert (quality.same, quality.different, quality.measured) == (0.0, 0.0, True)
+    assert "COLLAPSED" in str(quality)

@@ -11,6 +11,7 @@ from shapeguide.training import shape_stage
 from shapeguide.training.checkpoint import CHECKPOINT_FILE, read_tensors
 from shapeguide.training.config import TrainSettings, preset
 from shapeguide.training.objectives import ShapeTerms
+from shapeguide.training.preparation import hold_out
 
 WEIGHTS = "model.safetensors"
 
@@ -57,6 +58,26 @@ def test_stage_that_was_stopped_ends_with_the_same_bits(
     sg.train_shape(cohort, run_dir=tmp_path / "stopped", settings=chosen, progress=False)
     whole, resumed = ((tmp_path / run / WEIGHTS).read_bytes() for run in ("whole", "stopped"))
     assert whole == resumed
+
+
+def test_held_out_scans_of_one_person_say_nothing_and_training_cases_do(tmp_path: Path) -> None:
+    description = sg.write_cohort(
+        tmp_path / "c", count=4, spatial_shape=(24, 24, 24), spacing_mm=(2.0, 2.0, 2.0)
+    )
+    dataset = sg.read_dataset(description)
+    twice = dataset.with_same_person([dataset[0].id, dataset[1].id])
+    chosen = settings()
+    chosen = chosen.changed(segmentation=chosen.segmentation.changed(validation_cases=2))
+    seeded = (chosen.changed(seed=seed) for seed in range(20))
+    one_person = next(each for each in seeded if held_out_people(twice, each) == 1)
+    model = sg.train_shape(twice, run_dir=tmp_path / "one", settings=one_person, progress=False)
+    assert [(row["held_out"], row["cases"]) for row in model.quality] == [(False, 2)]
+    others = sg.train_shape(dataset, run_dir=tmp_path / "two", settings=one_person, progress=False)
+    assert [(row["held_out"], row["cases"]) for row in others.quality] == [(True, 2)]
+
+
+def held_out_people(dataset: Dataset, chosen: TrainSettings) -> int:
+    return len({case.group for case in hold_out(dataset, chosen)[1] or ()})
 
 
 def test_decoder_is_in_the_checkpoint_and_not_in_the_model(cohort: Dataset, tmp_path: Path) -> None:

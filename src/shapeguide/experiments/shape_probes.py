@@ -165,7 +165,7 @@ def _with_room(
     network: ShapeNetwork,
 ) -> Tensor:
     """Masks (N, 1, I, J, K), float, padded until no warp about the middle moves one out."""
-    occupied = masks.amax((0, 1)).nonzero().double().cpu().numpy()
+    occupied = masks.amax((0, 1)).nonzero().cpu().double().numpy()
     spacing, last = np.asarray(spacing_mm), np.array(masks.shape[2:]) - 1
     # One voxel for the interpolated edge, one for the move by half a voxel.
     ends = np.stack([occupied.min(0) - 2, occupied.max(0) + 2])

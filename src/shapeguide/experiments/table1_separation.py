@@ -112,8 +112,8 @@ def measure_separation(
     different = signature_distance(start, copies[other_view, other_case])[:, 0]
     return Separation(
         cases=case.numpy(),
-        same=same.double().cpu().numpy(),
-        different=different.double().cpu().numpy(),
+        same=same.cpu().double().numpy(),
+        different=different.cpu().double().numpy(),
         found=np.stack([_found(copies[v], copies[v - 1], other) for v in range(views)]),
         signature_std=_spread(copies),
         people=people,

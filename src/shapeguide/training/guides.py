@@ -102,7 +102,7 @@ def _shape_loss(model: ShapeModel, preparation: Preparation, settings: TrainSett
             f"{preparation.space}; state spacing and shape, or use the canonical pose"
         )
     guidance = settings.shape_loss
-    unmeasured = [row["structure"] for row in model.quality if not row["different"] + row["same"]]
+    unmeasured = [row["structure"] for row in model.quality if not row["different"] + row["auc"]]
     if unmeasured:
         raise ConfigError(
             f"fewer than two people in the training of the shape network have "

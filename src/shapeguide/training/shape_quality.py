@@ -40,7 +40,8 @@ class ShapeQuality:
     @property
     def measured(self) -> bool:
         """Whether two people have the structure, so that there was something to measure."""
-        return self.different > 0 or self.same > 0
+        # A network that says 0 of every pair still has an AUC of a half.
+        return self.different > 0 or self.auc > 0
 
     @property
     def collapsed(self) -> bool:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from shapeguide.data.case import Case
 from shapeguide.data.nifti import read_label_map, read_volume
+from shapeguide.data.origin import ORIGIN_FILE
 from shapeguide.data.preprocess import WorkingSpace
-from shapeguide.errors import DataError
+from shapeguide.errors import ConfigError, DataError
+from shapeguide.evaluation import evaluate
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.inference import (
@@ -146,7 +148,9 @@ def test_broken_scan_is_reported_and_the_others_are_done(tmp_path: Path) -> None
     assert [path.name for path in report.written] == ["a.nii.gz"]
     assert [failure.scan.name for failure in report.failed] == ["b.nii.gz", "c.nii.gz"]
     assert all(failure.reason for failure in report.failed)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", VOLUMES_FILE}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "a.nii.gz", VOLUMES_FILE, ORIGIN_FILE,
+    }  # fmt: skip
 
 
 def test_too_little_memory_for_one_scan_is_reported_and_the_table_is_written(
@@ -182,6 +186,47 @@ def test_outputs_that_are_there_are_kept_unless_overwriting_is_wanted(tmp_path: 
     options = PredictionOptions(overwrite=True)
     forced = predict_files(segmenter(), scans, out_dir=out, options=options, progress=False)
     assert len(forced.written) == 2
+
+
+def test_label_maps_of_other_models_or_options_are_not_gone_on_with(tmp_path: Path) -> None:
+    scans = [write_scan(tmp_path / f"{name}.nii.gz") for name in "ab"]
+    out = tmp_path / "out"
+    predict_files(segmenter(), scans[:1], out_dir=out, progress=False)
+    assert predict_files(segmenter(), scans, out_dir=out, progress=False).kept
+    largest = PredictionOptions(largest_component=True)
+    with pytest.raises(ConfigError, match="largest_component was false, is true"):
+        predict_files(segmenter(), scans, out_dir=out, options=largest, progress=False)
+    other = segmenter()
+    with torch.no_grad():
+        next(other.network.parameters()).add_(1)
+    with pytest.raises(ConfigError, match=r"segmenter was .*, is .*--overwrite"):
+        predict_files(other, scans, out_dir=out, progress=False)
+    again = PredictionOptions(overwrite=True)
+    assert len(predict_files(other, scans, out_dir=out, options=again, progress=False).written) == 2
+    assert len(predict_files(other, scans, out_dir=out, progress=False).kept) == 2
+    with pytest.raises(ConfigError, match="is a file; name a folder"):
+        predict_files(other, scans[:1], out_dir=scans[1], progress=False)
+    (out / ORIGIN_FILE).write_text("[]")
+    with pytest.raises(DataError, match="is damaged: not an object"):
+        predict_files(other, scans, out_dir=out, progress=False)
+
+
+def test_scores_are_of_the_structures_that_were_predicted(tmp_path: Path) -> None:
+    scan, references = write_scan(tmp_path / "a.nii.gz"), tmp_path / "references"
+    predict_files(segmenter(), [scan], out_dir=tmp_path / "out", progress=False)
+    references.mkdir()
+    # Half of the structure bears the second of its label ids.
+    labels = np.where(scene()[1], 7, 0).astype(np.uint8)
+    labels[:6][labels[:6] > 0] = 8
+    image = nib.Nifti1Image(labels, np.eye(4))
+    image.set_sform(np.eye(4), 1)
+    nib.save(image, references / "a.nii.gz")
+    found = evaluate(tmp_path / "out", references)
+    assert list(found.scores["structure"]) == ["bright"]
+    assert found.scores["dice"].item() > 0.9
+    (tmp_path / "out" / ORIGIN_FILE).write_text('{"structures": {"bright": []}}')
+    with pytest.raises(DataError, match="is damaged"):
+        evaluate(tmp_path / "out", references)
 
 
 def test_volumes_are_in_mm3_and_rows_of_earlier_calls_stay(tmp_path: Path) -> None:

@@ -89,6 +89,38 @@ def test_predictions_are_those_of_the_test_cases(run: Path, predictions: Path) -
     assert set(pd.read_csv(predictions / "volumes.csv")["case"]) == set(test)
 
 
+def test_of_a_dataset_the_cases_kept_for_testing_are_predicted(
+    cohort: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {f"{name}.nii.gz" for name in json.loads((run / "split.json").read_text())["test"]}
+    for given in (cohort, cohort.parent):
+        out = tmp_path / given.name
+        assert main(["predict", str(run), str(given), "--out", str(out)]) == 0
+        assert {path.name for path in out.glob("*.nii.gz")} == kept
+        assert "2 cases that the training kept for testing" in capsys.readouterr().out
+    others = ("--test-count", "5", "--out", str(tmp_path / "others"))
+    assert main(["predict", str(run), str(cohort), *others]) == 0
+    assert "of 5 cases were trained on" in capsys.readouterr().out
+    scans = str(cohort.parent / "imagesTr")
+    assert main(["predict", str(run), scans, *others]) == 2
+    assert "is no dataset, so no cases can be chosen in it" in capsys.readouterr().err
+
+
+def test_an_option_that_an_experiment_varies_itself_is_refused(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choice = ("--test-count", "2", "--out", str(tmp_path / "out"))
+    for words in (
+        ("guidance", "--alpha", "5"),
+        ("guidance", "--cap_form=hard"),
+        ("table2", "--segmenter", "vnet"),
+        ("table1", "--shape.pose", "grid"),
+    ):
+        assert main(["experiment", words[0], str(cohort), *choice, *words[1:]]) == 2
+        assert "would change nothing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_broken_scan_is_reported_and_the_others_are_predicted(
     cohort: Path, run: Path, tmp_path: Path
 ) -> None:

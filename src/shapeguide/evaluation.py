@@ -11,6 +11,7 @@ import pandas as pd
 from shapeguide.data.dataset import Dataset, read_dataset
 from shapeguide.data.headers import case_id_of, list_scans
 from shapeguide.data.nifti import read_label_map
+from shapeguide.data.origin import structures_in
 from shapeguide.errors import ConfigError, DataError, GeometryError, ShapeguideError
 from shapeguide.files import written_whole
 from shapeguide.geometry.volume import LabelMap, Structure, check_structures
@@ -73,8 +74,9 @@ def evaluate(
         predictions: Folder of label maps.
         references: A dataset, its description, its folder, or a folder of label maps. Cases of a
             dataset without a label map are left out.
-        structures: What to score. By default the structures of the dataset; a folder of label maps
-            does not state any, so there they must be given.
+        structures: What to score. By default those that the predictions were made for, which
+            `predict_files` notes in their folder, and else those of the dataset. Where neither
+            states any, they must be given.
         out: CSV file for the table of scores, written whole; an older one is replaced.
         against: Folder of other predictions of the same cases, to compare case by case.
 
@@ -86,7 +88,7 @@ def evaluate(
         GeometryError: If no case could be scored and the first had another grid than its reference.
         ConfigError: If it is not known which structures to score.
     """
-    structures, cases = _references(references, structures)
+    structures, cases = _references(references, structures or structures_in(Path(predictions)))
     first = _evaluate_folder(Path(predictions), cases, structures)
     if out is not None:
         with written_whole(Path(out)) as temporary:

@@ -47,6 +47,27 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def differences_in_words(was: Any, now: Any, name: str = "") -> list[str]:
+    """Where two nested contents differ, in words."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        names = [*was, *(key for key in now if key not in was)]
+        return [
+            difference
+            for key in names
+            for difference in differences_in_words(
+                was.get(key), now.get(key), f"{name}.{key}".strip(".")
+            )
+        ]
+    if was == now:
+        return []
+    return [f"{name} was {_short(was)}, is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -195,6 +195,7 @@ def test_guidance_that_starts_early_has_the_same_iterations_before_it(
     assert plain[-1]["iteration"] == 24
     effects = pd.read_csv(tmp_path / "out" / "factorial.csv")
     assert set(effects.loc[effects["factor"] == "start", "level"].astype(float)) == {0.5, 1.0}
+    assert (tmp_path / "out" / "figures" / "horn_effects-dark.png").is_file()
     assert found.table.complete
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from shapeguide.errors import ConfigError
+from shapeguide.experiments.table2.effects_figure import effects_figure
 from shapeguide.experiments.table2.factorial import main_effects
 from shapeguide.experiments.table2.factors import GuidanceFactors
 from shapeguide.experiments.table2.figures import write_figures
@@ -293,6 +294,10 @@ def test_a_main_effect_is_the_mean_over_all_combinations_with_the_level() -> Non
     counted = effects[["missed", "missed_plain"]]
     assert (counted == 0).to_numpy().all()
     assert by_level["alpha", 0.3].p == pytest.approx(2 / 2**8)
+    figure = effects_figure(effects, LIGHT)
+    assert len(figure.axes) == 3
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[:3] == ["alpha 0.1", "alpha 0.3", "cap_form hard"]
     text = effect_rows(effects)
     assert len(text) == 1 + 7 * 3
     assert text[5][3:7] == ("alpha", "0.3", "hausdorff_mm", "-3.50 mm")

@@ -13,9 +13,8 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.experiments.table1_design import Cell
 from shapeguide.experiments.table2.folder import read_json
-from shapeguide.files import write_json
+from shapeguide.files import differences_in_words, write_json
 from shapeguide.training.config import TrainSettings
-from shapeguide.training.run_folder import differences_in_words
 
 CHOSEN_BY_CELL: Mapping[str, Any] = {
     "machine": True,

@@ -19,6 +19,7 @@ from shapeguide.data.nifti import (
 )
 from shapeguide.errors import DataError, ShapeguideError
 from shapeguide.geometry.volume import LabelMap, Volume
+from shapeguide.inference.origin import claim_folder, origin_of
 from shapeguide.inference.restorers import Restorers, load_restorers
 from shapeguide.inference.volumes import (
     label_map_from,
@@ -104,7 +105,8 @@ def predict_files(
     """Segment scan files into a folder: a label map for each, and `volumes.csv`.
 
     A broken scan is reported and skipped. Outputs that are there are kept unless the options say
-    otherwise, so a second call does only what is missing.
+    otherwise, so a second call does only what is missing. What made them is noted in
+    `predictions.json`; another model or other options do not go on with them.
 
     Where the run folder has a shape restorer, it completes and cleans predictions that are unusual
     for the segmenter, unless the options say otherwise. It knows shapes and no scan: it can paint
@@ -124,7 +126,8 @@ def predict_files(
         DataError: If there are no scans, or two would be written to the same file.
         CheckpointError: If the run or its restorer is not finished or damaged.
         ConfigError: If predictions are to be restored and the run has no fitting SRN autoencoder,
-            or its shape restorer does not fit.
+            or its shape restorer does not fit, or the folder holds label maps that were made
+            otherwise.
     """
     options = options or PredictionOptions()
     segmenter = (
@@ -139,8 +142,10 @@ def predict_files(
         autoencoder=options.autoencoder,
     )
     folder = Path(out_dir)
+    origin = origin_of(segmenter, restorers, largest_component=options.largest_component)
     cases = [case for given in scans for case in _cases_of(given, options.orientation)]
     targets = _targets(cases, folder)
+    claim_folder(folder, origin, overwrite=options.overwrite)
     written, kept, failed = [], [], []
     volumes: dict[str, dict[str, StructureVolume]] = {}
     try:

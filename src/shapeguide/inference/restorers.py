@@ -66,8 +66,8 @@ def load_restorers(
     if read_usual(folder) is None:
         raise CheckpointError(
             f"{run}: its training stopped before it had measured what is usual for the segmenter "
-            f"({folder / USUAL_FILE} is missing); run the same training again or "
-            "calibrate_restorer, or predict without restoring"
+            f"({folder / USUAL_FILE} is missing); run the same training again, which does only "
+            "that (calibrate_restorer), or predict with --no-restore (restore=False)"
         )
     model = load_restorer(folder, weights=weights)
     check_restorer_fits(model, segmenter)

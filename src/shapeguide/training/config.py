@@ -170,7 +170,8 @@ class SegmentationSettings(Settings):
     """Share of training images that are warped; the others show scans as they come. 1 as
     published."""
     intensity_augmentation: bool = True
-    """Random contrast, brightness and noise on training images; off as published."""
+    """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
+    published."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The average of the weights keeps this share of itself in each iteration; 0 keeps none."""
     validation_cases: CountOrZero | None = None

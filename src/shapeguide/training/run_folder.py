@@ -11,7 +11,7 @@ from typing import Any
 import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
-from shapeguide.files import write_json, written_whole
+from shapeguide.files import differences_in_words, write_json, written_whole
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.config import TrainSettings
@@ -35,6 +35,8 @@ def claim_run_folder(
     folder: Path, *, stage: str, settings: TrainSettings, train: Dataset, validation: Dataset | None
 ) -> bool:
     """Make the folder of a run, or take up the one that the same run left.
+
+    A run that left no checkpoint left nothing to lose, and another one may take its place.
 
     What the machine does (device, workers, checkpoint interval) may change between two starts; the
     settings that decide on the result, the cases and the structures may not.
@@ -63,12 +65,14 @@ def claim_run_folder(
         unused = UNUSED_SETTINGS.get(stage, ())
         was, now = (_without(known, unused) for known in (_read_identity(path), identity))
         differences = differences_in_words(was, now)
-        if differences:
+        begun = (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists()
+        if not differences:
+            return (folder / MODEL_FILE).is_file()
+        if begun:
             raise ConfigError(
-                f"{folder} holds another run: {'; '.join(differences[:6])}. "
-                "Choose another folder, or allow overwriting"
+                f"{folder} holds another run: {'; '.join(differences[:6])}. Choose another "
+                "folder, or replace what is there (--overwrite)"
             )
-        return (folder / MODEL_FILE).is_file()
     foreign = [f for f in (CHECKPOINT_FILE, MODEL_FILE) if (folder / f).exists()]
     if foreign:
         raise ConfigError(f"{folder} holds {', '.join(foreign)} but no {RUN_FILE}; choose another")
@@ -149,24 +153,3 @@ def _read_identity(path: Path) -> dict[str, Any]:
 def _without(identity: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     kept = {name: value for name, value in identity["settings"].items() if name not in names}
     return {**identity, "settings": kept}
-
-
-def differences_in_words(was: Any, now: Any, name: str = "") -> list[str]:
-    """Where two nested contents differ, in words."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        names = [*was, *(key for key in now if key not in was)]
-        return [
-            difference
-            for key in names
-            for difference in differences_in_words(
-                was.get(key), now.get(key), f"{name}.{key}".strip(".")
-            )
-        ]
-    if was == now:
-        return []
-    return [f"{name} was {_short(was)}, is {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."

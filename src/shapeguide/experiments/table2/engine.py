@@ -45,6 +45,9 @@ class Table2:
     """Why a training or a test failed, by its name; the others are done all the same."""
     left_out: Mapping[str, Sequence[str]]
     """Cases by structure that they do not have; they count in nothing of it."""
+    not_shown: int = 0
+    """Finished cells of the folder that this design does not ask for: the tables are without them,
+    until it does."""
 
     @property
     def complete(self) -> bool:
@@ -87,6 +90,8 @@ def table2(
             on these cases.
         DataError: If a label map or test image cannot be read, or no case holds a structure.
     """
+    if jobs < 1:
+        raise ConfigError(f"jobs: at least 1, found {jobs}")
     design = design or Table2Design()
     experiment, left_out = set_up(
         train,
@@ -151,6 +156,7 @@ def _collect(
         cells=_cell_table(experiment, cells),
         failures=failures,
         left_out=left_out,
+        not_shown=len(list(files.folder.glob("cells/*/*/*/scores.csv"))) - len(cells),
     )
     for name, table in (
         ("table2", found.scores),

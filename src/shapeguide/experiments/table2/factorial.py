@@ -11,6 +11,7 @@ import pandas as pd
 from shapeguide.data.dataset import Dataset
 from shapeguide.experiments.table2.cube import METRICS, TEST, Cube, cubes
 from shapeguide.experiments.table2.design import Table2Design
+from shapeguide.experiments.table2.effects_figure import write_effects_figures
 from shapeguide.experiments.table2.engine import Table2, table2
 from shapeguide.experiments.table2.factors import GuidanceFactors
 from shapeguide.experiments.table2.folder import ResultFiles
@@ -80,6 +81,7 @@ def guidance(
     effects = main_effects(table.scores, factors)
     with written_whole(ResultFiles(table.folder).table("factorial")) as temporary:
         effects.to_csv(temporary, index=False)
+    write_effects_figures(ResultFiles(table.folder), effects)
     return GuidanceResult(table, effects)
 
 

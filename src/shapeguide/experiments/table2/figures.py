@@ -10,16 +10,21 @@ from shapeguide.experiments.table2.systems_figure import systems_figure
 from shapeguide.files import written_whole
 from shapeguide.report.theme import as_png, themed
 
+MOST_SYSTEMS = 40
+
 
 def write_figures(files: ResultFiles, summary: pd.DataFrame) -> None:
     """Write the figures of each structure, for light and for dark pages.
 
-    A second one where degraded images of several severities were tested.
+    A second one where degraded images of several severities were tested; none of more systems than
+    anybody would read.
     """
     for structure, rows in summary.groupby("structure", sort=False):
         weights = rows["weights"].iloc[0]
         chosen = rows[rows["weights"] == weights]
-        drawn = {str(structure): systems_figure}
+        drawn = {}
+        if chosen["system"].nunique() <= MOST_SYSTEMS:
+            drawn[str(structure)] = systems_figure
         if has_severities(chosen):
             drawn[f"{structure}_severities"] = severities_figure
         for name, draw in drawn.items():

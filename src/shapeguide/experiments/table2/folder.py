@@ -14,8 +14,7 @@ from typing import Any
 import shapeguide
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.experiments.table2.design import Cell
-from shapeguide.files import write_json
-from shapeguide.training.run_folder import differences_in_words
+from shapeguide.files import differences_in_words, write_json
 
 IDENTITY_FILE = "experiment.json"
 HEARTBEAT_SECONDS = 5.0

@@ -19,7 +19,7 @@ from shapeguide.report.theme import Theme, new_figure, style_axes
 
 READING = (
     "mean over all corruptions by severity, 0: none\n"
-    "largest component kept; 95 % intervals of plain and default"
+    "largest component kept; intervals (95 %) of plain and of the default, shape+restorer"
 )
 PANEL_INCHES = (3.0, 2.3)
 LEAST_WIDTH_INCHES = 4.5
@@ -103,4 +103,5 @@ def _draw(axes: Axes, rows: pd.DataFrame, systems: Sequence[str], theme: Theme) 
         if chief:
             axes.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set_xticks(sorted(set(rows["severity"].astype(int))))
+    axes.set_xlim(-0.15, rows["severity"].astype(int).max() + 0.15)
     axes.tick_params(axis="x", labelcolor=theme.ink)

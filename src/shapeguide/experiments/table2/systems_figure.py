@@ -16,10 +16,15 @@ from shapeguide.report.theme import Theme, new_figure, style_axes
 
 SHOWN = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "hausdorff_mm": "Hausdorff (mm)"}
 POSTPROCESSES = ("none", "largest")
-READING = "mean and 95 % interval; ring: as predicted, dot: largest component kept"
+READING = (
+    "mean and 95 % interval; ring: as predicted,\n"
+    "dot: largest component kept; dashed: that of plain"
+)
 ENDS = ["low", "mean", "high"]
 PANEL_INCHES = 2.35
 ROW_INCHES = 0.3
+NARROWEST = 0.02
+"""Least extent of an axis, in Dice or mm."""
 
 
 def systems_figure(summary: pd.DataFrame, theme: Theme) -> Figure:
@@ -64,6 +69,13 @@ def _note(axes: Axes, text: str, place: float, theme: Theme) -> None:
     )
 
 
+def _widen(axes: Axes) -> None:
+    """Limits that people can read where all values are equal."""
+    low, high = axes.get_xlim()
+    if high - low < NARROWEST:
+        axes.set_xlim((low + high) / 2 - NARROWEST / 2, (low + high) / 2 + NARROWEST / 2)
+
+
 def shown_regimes(summary: pd.DataFrame) -> list[tuple[str, str]]:
     """Regime and severity of each column: clean images, and all corruptions together."""
     found = dict.fromkeys(zip(summary["regime"], summary["severity"], strict=True))
@@ -98,6 +110,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, systems: Sequence[str], theme: Theme) 
             # Keeping the largest component never loses all of a structure: one count for both.
             if missed and postprocess == "largest" and by_system["metric"].loc[system] != "dice":
                 _note(axes, f"{missed} missed", float(place), theme)
+    _widen(axes)
     axes.set_yticks(places, systems, color=theme.ink, fontsize=8.5)
     axes.set_ylim(-0.6, len(systems) - 0.4)
     axes.grid(visible=False, axis="y")

@@ -45,6 +45,11 @@ class CaseChoice:
     allow_outside: bool = False
     """Let a description name files outside its folder."""
 
+    @property
+    def chooses(self) -> bool:
+        """Whether test cases are chosen at all."""
+        return any(value is not None for value in (self.split, self.fold, self.test_count))
+
     def read(self, path: Path) -> tuple[Dataset, Dataset | None]:
         """Training cases and test cases; all cases and None when nothing was chosen.
 

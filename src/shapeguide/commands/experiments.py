@@ -54,9 +54,22 @@ class ExperimentOnCases:
     """A structure and its label ids, such as hippocampus=1,2."""
     cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
 
+    given: ClassVar[tuple[str, ...]] = ()
+    """The arguments as they were given."""
+    varied: ClassVar[dict[str, str]] = {}
+    """Options of settings that the experiment varies itself, and what does it."""
+
     @property
     def settings(self) -> TrainSettings:
-        """The preset and what the options change of it."""
+        """The preset and what the options change of it.
+
+        Raises:
+            ConfigError: If an option is given that would change nothing.
+        """
+        words = {word.partition("=")[0].replace("_", "-") for word in self.given}
+        for option, instead in self.varied.items():
+            if option in words:
+                raise ConfigError(f"{option} would change nothing: {instead}")
         names = [name for name in TrainSettings.model_fields if name not in CHOSEN_BY_CELL]
         return build(TrainSettings, {name: getattr(self, name) for name in names})
 
@@ -80,10 +93,12 @@ class ExperimentOnCases:
 
 @dataclass(frozen=True, kw_only=True)
 class Table1(ExperimentOnCases):
-    """Table 1: how well shape distances tell held-out people apart, by objective and pose.
+    """Table 1: how well shape distances tell held-out people apart, by objective and pose."""
 
-    The objective, the pose and the seed of the settings are those of each cell of the table.
-    """
+    varied: ClassVar[dict[str, str]] = {
+        "--shape.objective": "the objectives of the table are chosen by --objectives",
+        "--shape.pose": "the poses of the table are chosen by --poses",
+    }
 
     objectives: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(OBJECTIVES)}}} ...")] = (
         OBJECTIVES
@@ -120,7 +135,7 @@ class ExperimentInCells(ExperimentOnCases):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the trainings, of few labelled cases and of degraded images."""
     regimes: Annotated[tuple[str, ...], arg(metavar="{all,few5,few3} ...")] = REGIMES
-    """All labelled training cases, or few: so many, drawn by the seed."""
+    """All labelled training cases, or few and any number of them, drawn by the seed."""
     corruptions: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(CORRUPTIONS)}}} ...")] = (
         CORRUPTIONS
     )
@@ -128,14 +143,16 @@ class ExperimentInCells(ExperimentOnCases):
     severities: tuple[int, ...] = SEVERITIES
     """How much: 1 mild to 3 severe."""
     weights: tuple[Weights, ...] = WEIGHTS
-    """Weights that are tested: their average over the iterations, or the last ones."""
+    """Weights that are tested: their average over the iterations, the last, or the best ones."""
     jobs: int = 1
     """Cells that are worked on at a time, each in its own process."""
     only: Annotated[str | None, arg(metavar="REGIME/SEED/SYSTEM")] = None
-    """Do this one cell, with what it branches from."""
+    """Do this one cell, with what it branches from; a finished one stays as it is until its folder
+    is deleted."""
 
-    given: ClassVar[tuple[str, ...]] = ()
-    """The arguments as they were given, to tell how one cell is done again."""
+    varied: ClassVar[dict[str, str]] = {
+        "--segmenter": "the systems of the table say it, chosen by --systems, as in vnet"
+    }
 
     def design(self) -> Table2Design:
         """What is compared, apart from the systems."""
@@ -158,6 +175,8 @@ class ExperimentInCells(ExperimentOnCases):
             place = words.index("--only")
             del words[place : place + 2]
         tell(f"one cell again: shapeguide experiment {shlex.join(words)} --only CELL")
+        if found.not_shown:
+            tell(f"{found.not_shown} more finished cells of the folder were not asked for now")
         for name, reason in found.failures.items():
             complain(f"{name}: {reason}")
         tell(f"tables and figures: {found.folder}")
@@ -175,7 +194,6 @@ class Table2(ExperimentInCells):
     the largest component is kept. Summary and comparisons name them plain+restorer,
     plain+restorer_all_maps, plain+srn and so on. --restorer.iterations 0 leaves the restorer out.
 
-    Seed, guidance and segmenter of the settings are those of each cell of the table.
     """
 
     systems: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(SYSTEMS)}}} ...")] = tuple(
@@ -206,7 +224,18 @@ class Table2(ExperimentInCells):
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance(ExperimentInCells):
-    """How the shape loss should enter: its weight, cap, balance, ramp and start, each with each."""
+    """How the shape loss should enter: its weight, cap, balance, ramp and start, each with each.
+
+    As they stand, the levels make 48 systems for each regime and seed.
+    """
+
+    varied: ClassVar[dict[str, str]] = {
+        "--segmenter": "it is the 3D U-Net; other segmenters are systems of table2, as vnet_shape",
+        "--alpha": "its levels are chosen by --alphas",
+        "--cap-form": "its levels are chosen by --cap-forms",
+        "--balance": "its levels are chosen by --balances",
+        "--ramp-iterations": "its levels are chosen by --ramps",
+    }
 
     alphas: tuple[float, ...] = GuidanceFactors.alphas
     """Weights of the shape loss."""

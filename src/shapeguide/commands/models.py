@@ -21,6 +21,9 @@ from shapeguide.commands.arguments import (
     setting_options,
 )
 from shapeguide.commands.terminal import tell
+from shapeguide.data.headers import list_scans
+from shapeguide.data.splits import read_split
+from shapeguide.errors import ConfigError
 from shapeguide.files import write_json
 from shapeguide.training.config import TrainSettings, build
 
@@ -101,7 +104,8 @@ class Predict:
     run_dir: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of a finished training."""
     scans: Annotated[Positional[tuple[Path, ...]], arg(metavar="SCAN [SCAN ...]")]
-    """Scans, folders of scans, or a dataset.json, of which the test cases are taken."""
+    """Scans, folders of scans, or a dataset, of which the cases are taken that the options choose,
+    without any those that the training kept for testing."""
     out: Path
     """Folder of the label maps and of volumes.csv."""
     cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
@@ -110,9 +114,10 @@ class Predict:
     probabilities: bool = False
     """Also write the probability of each structure."""
     restore: bool = True
-    """Complete and clean predictions that are unusual for the segmenter, by the shape restorer of
-    the run, where it has one. It can paint over what a scan truly shows, such as a resection or a
-    lesion; volumes.csv states for each structure how much it changed."""
+    """--no-restore leaves predictions as the segmenter makes them. Otherwise the shape restorer of
+    the run, where it has one, completes and cleans those that are unusual for the segmenter; it can
+    paint over what a scan truly shows, such as a resection or a lesion, and volumes.csv states for
+    each structure how much it changed."""
     reconstruct: bool = False
     """Restore predictions by the SRN autoencoder of the run instead."""
     autoencoder: OptionalPath = None
@@ -151,4 +156,34 @@ class Predict:
         return 0 if report.complete else 1
 
     def _scans_of(self, given: Path) -> Iterable[Path | Case]:
-        return self.cases.read_test(given) if given.suffix == ".json" else [given]
+        if not _is_dataset(given):
+            if self.cases.chooses:
+                raise ConfigError(
+                    f"{given} is no dataset, so no cases can be chosen in it; give the "
+                    "dataset.json, or leave out --split, --fold and --test-count"
+                )
+            return [given]
+        kept, trained = _read_split(self.run_dir / SPLIT_FILE)
+        found = self.cases.read_test(given)
+        known = {case.id for case in found}
+        if not self.cases.chooses and kept and kept | trained <= known:
+            tell(f"{given}: the {len(kept)} cases that the training kept for testing")
+            return found.select(case.id for case in found if case.id in kept)
+        if known & trained:
+            tell(f"{given}: {len(known & trained)} of {len(known)} cases were trained on")
+        return found
+
+
+def _is_dataset(given: Path) -> bool:
+    """Whether it is a description, or a folder of one or in a layout: not one of scans."""
+    if not given.is_dir():
+        return given.suffix == ".json"
+    return (given / "dataset.json").is_file() or not list_scans(given)
+
+
+def _read_split(path: Path) -> tuple[set[str], set[str]]:
+    """Ids of the cases that a training kept for testing, and of its own; none without a split."""
+    if not path.is_file():
+        return set(), set()
+    split = read_split(path)
+    return set(split.test), set(split.train)

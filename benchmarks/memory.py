@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py
     python benchmarks/memory.py predict --spacing-mm 1 --spatial-shape 160 192 160
-    python benchmarks/memory.py step --spatial-shape 128 128 64
+    python benchmarks/memory.py step --spatial-shape 256 256 128
 
 Targets: training on whole heads at 2 mm, and prediction of a 256 x 256 x 256 head, each under
 6 GB; a guided step of the preset `paper` at 256 x 256 x 128 in bf16 under 24 GB of a GPU.

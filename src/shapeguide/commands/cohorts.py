@@ -11,6 +11,7 @@ from tyro.conf import Positional
 import shapeguide as sg
 from shapeguide.commands.arguments import refuse_existing
 from shapeguide.commands.terminal import print_table, tell
+from shapeguide.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Describe:
 
     def run(self) -> int:
         """Describe the folder."""
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder} is not a folder; name one of scans and label maps")
         refuse_existing(self.out, self.overwrite)
         sg.describe(self.folder, self.out)
         tell(f"{len(sg.read_dataset(self.out))} cases described in {self.out}")

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 class Evaluate:
     """Score label maps against references, per case and in summary."""
 
-    predictions: Positional[Path]
+    predictions: Annotated[Positional[Path], arg(metavar="PREDICTIONS")]
     """Folder of label maps, named by case."""
-    references: Positional[Path]
+    references: Annotated[Positional[Path], arg(metavar="REFERENCES")]
     """Folder of label maps, or a dataset."""
     structure: Structures = ()
-    """A structure and its label ids, such as hippocampus=1,2."""
+    """A structure and its label ids, such as hippocampus=1,2; without any, those that were
+    predicted, or else those of the dataset."""
     cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
     out: Path = Path("scores.csv")
     """Table with a row for each case and structure."""

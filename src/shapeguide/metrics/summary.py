@@ -77,6 +77,8 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> pd.D
     the test; when there are only ties, p is 1. A structure that a case does not have is left out
     where both sides rightly found nothing; a side that found something there is the worse one.
 
+    Every case counts by itself: where people were scanned more than once, p is too small.
+
     Args:
         first: Rows with the columns `COLUMNS`.
         second: Rows of other predictions of the same cases.

@@ -18,6 +18,8 @@ from shapeguide.data.preprocess import prepare_volume
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.inference import calibration
 from shapeguide.inference.calibration import calibrated
+from shapeguide.inference.origin import claim_folder, origin_of
+from shapeguide.inference.restorers import Restorers
 from shapeguide.inference.volumes import prepared_probabilities
 from shapeguide.models.restorer_model import (
     RESTORER_FOLDER,
@@ -177,6 +179,19 @@ def test_many_scans_are_thinned_evenly(
     ]
     assert found["last"].usual_disagreement == 3.0
     assert seen == expected
+
+
+def test_another_share_makes_other_label_maps(
+    models: tuple[RestorerModel, Segmenter], tmp_path: Path
+) -> None:
+    restorer, segmenter = models
+    for usual in (0.1, 0.2):
+        restorers = Restorers(restorer=replace(restorer, usual_disagreement=usual))
+        origin = origin_of(segmenter, restorers, largest_component=False)
+        if usual == 0.1:
+            claim_folder(tmp_path, origin, overwrite=False)
+    with pytest.raises(ConfigError, match=r"usual_disagreement was 0\.1, is 0\.2"):
+        claim_folder(tmp_path, origin, overwrite=False)
 
 
 def test_what_was_measured_stays_until_another_share_is_asked_for(

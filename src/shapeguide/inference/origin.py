@@ -24,6 +24,7 @@ def origin_of(
         "structures": {item.name: list(item.label_ids) for item in segmenter.structures},
         "segmenter": _fingerprint(segmenter.network),
         "restorer": restorers.restorer and _fingerprint(restorers.restorer.network),
+        "usual_disagreement": restorers.restorer and restorers.restorer.usual_disagreement,
         "autoencoder": restorers.autoencoder and _fingerprint(restorers.autoencoder.network),
         "largest_component": largest_component,
     }

@@ -333,6 +333,16 @@ def test_best_weights_are_refused_where_no_case_is_held_out(
     assert not list(tmp_path.rglob("cells"))
 
 
+def test_a_setting_that_does_not_fit_is_refused_before_the_folder_is_claimed(
+    cohort: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    train, test = parts_of(cohort)
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="alpha"):
+        guidance(train, test, out=out, settings=settings, factors=GuidanceFactors(alphas=(-1.0,)))
+    assert not out.exists()
+
+
 def test_guidance_from_the_first_iteration_takes_over_none(
     cohort: Path, settings: TrainSettings, tmp_path: Path
 ) -> None:

@@ -92,12 +92,14 @@ def table2(
     """
     if jobs < 1:
         raise ConfigError(f"jobs: at least 1, found {jobs}")
-    design = design or Table2Design()
+    design, settings = design or Table2Design(), resolve(settings)
+    for system in design.systems:
+        system.settings(settings, 0)  # what does not fit is refused before the folder is claimed
     experiment, left_out = set_up(
         train,
         test,
         ResultFiles(Path(out)),
-        settings=resolve(settings),
+        settings=settings,
         design=design,
         keep_predictions=keep_predictions,
     )

@@ -16,14 +16,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from shapeguide.experiments.table2.statistics import (
-    cluster_interval,
-    finite_mean,
-    signed_rank_over_people,
-)
-
-METRICS = {"dice": 3, "hausdorff_mm": 2, "hd95_mm": 2}
-KEY = ["structure", "regime", "severity", "weights", "seed", "case"]
+from against_raw import KEY, METRICS, difference, scores_of
 
 
 def main(
@@ -45,31 +38,18 @@ def main(
     title = f"{system} minus {other_system}, {pairs['seed'].nunique()} seeds"
     shown = Table("structure", "regime", "severity", *METRICS, title=title)
     for (structure, regime, severity), rows in pairs.groupby(KEY[:3], sort=False):
-        cells = [cell(rows, metric) for metric in METRICS]
+        cells = [difference(rows, metric, "other") for metric in METRICS]
         shown.add_row(str(structure), str(regime), str(severity), *cells)
     Console(width=170).print(shown)
 
 
 def read(results: Path, system: str) -> pd.DataFrame:
     """Scores of a system with the largest component kept."""
-    table = pd.read_csv(results / "table2.csv", dtype={"case": str})
-    if "person" not in table.columns:
-        table["person"] = table["case"]
+    table = scores_of(results)
     chosen = table[(table["system"] == system) & (table["postprocess"] == "largest")]
     if chosen.empty:
         raise SystemExit(f"{results}: no system {system}; it has {set(table['system'])}")
     return chosen
-
-
-def cell(rows: pd.DataFrame, metric: str) -> str:
-    """Mean difference, its interval, and p."""
-    rows = rows.assign(difference=rows[metric] - rows[f"{metric}_other"])
-    scores = ["case", "weights", "seed"]
-    values = rows.pivot_table(index="person", columns=scores, values="difference").to_numpy()
-    digits = METRICS[metric]
-    low, high = cluster_interval(values)
-    mean, p = finite_mean(values), signed_rank_over_people(values)
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}] p = {p:.1g}"
 
 
 if __name__ == "__main__":

@@ -33,9 +33,7 @@ def main(results: tyro.conf.Positional[Path]) -> None:
     Args:
         results: Folder of table 2.
     """
-    table = pd.read_csv(results / "table2.csv", dtype={"case": str})
-    if "person" not in table.columns:
-        table["person"] = table["case"]
+    table = scores_of(results)
     ours = table[(table["system"] == "shape") & (table["postprocess"] == "restored")]
     shown = Table("plain", "structure", "images", *METRICS, title="default minus plain")
     for postprocess in ("none", "largest"):
@@ -51,18 +49,22 @@ def main(results: tyro.conf.Positional[Path]) -> None:
                 ("corrupted, no slab", corrupted[corrupted["image"] != "slab"]),
             ):
                 if len(chosen):
-                    cells = [_cell(chosen, metric) for metric in METRICS]
+                    cells = [difference(chosen, metric, "plain") for metric in METRICS]
                     shown.add_row(postprocess, str(structure), f"{labelled}, {name}", *cells)
     Console(width=170).print(shown)
 
 
-def _cell(rows: pd.DataFrame, metric: str) -> str:
-    rows = rows.assign(difference=rows[metric] - rows[f"{metric}_plain"])
-    values = rows.pivot_table(
-        index="person",
-        columns=["case", "regime", "severity", "weights", "seed"],
-        values="difference",
-    ).to_numpy()
+def scores_of(results: Path) -> pd.DataFrame:
+    """Rows of `table2.csv`; where it does not say whom a case shows, each is somebody else."""
+    table = pd.read_csv(results / "table2.csv", dtype={"case": str})
+    return table if "person" in table.columns else table.assign(person=table["case"])
+
+
+def difference(pairs: pd.DataFrame, metric: str, other: str) -> str:
+    """Mean difference of a metric to that of the other, its interval over people, and p."""
+    pairs = pairs.assign(difference=pairs[metric] - pairs[f"{metric}_{other}"])
+    scores = ["case", "regime", "severity", "weights", "seed"]
+    values = pairs.pivot_table(index="person", columns=scores, values="difference").to_numpy()
     digits = METRICS[metric]
     low, high = cluster_interval(values)
     mean, p = finite_mean(values), signed_rank_over_people(values)

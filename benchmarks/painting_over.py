@@ -27,21 +27,17 @@ from rich.table import Table
 from scipy import ndimage
 
 import shapeguide as sg
+from restoring import Bench
 from shapeguide.commands.arguments import Structures, parse_structures
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.intensities import foreground_mask
-from shapeguide.data.preprocess import prepare_volume
 from shapeguide.experiments.table1_errors import shape_of, with_hole, without_tip
 from shapeguide.experiments.table2.folder import read_json
 from shapeguide.experiments.table2.scoring import case_seed
-from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference import label_map_from, prepared_probabilities
 from shapeguide.inference.calibration import calibrated
-from shapeguide.metrics.components import keep_largest_component
-from shapeguide.models.restorer_model import RestorerModel, restore
-from shapeguide.models.segmenter import Segmenter
+from shapeguide.models.restorer_model import restore
 
 TAKEN_OUT = {"end": without_tip, "ball": with_hole}
 FLUID_PERCENTILE = 2.0
@@ -69,7 +65,6 @@ def main(
     structure: Structures,
     regime: str = "all",
     seeds: tuple[int, ...] = (0, 1),
-    system: str = "shape",
     options: Options = Options(),
 ) -> None:
     """Take parts out of test scans, restore the predictions, and print what is painted over.
@@ -80,7 +75,6 @@ def main(
         structure: One structure and its label ids, as of `shapeguide train`.
         regime: Of the segmenters.
         seeds: Of the segmenters.
-        system: Of the segmenters.
         options: What is taken out.
     """
     torch.set_num_threads(1)
@@ -92,7 +86,7 @@ def main(
         row
         for seed in seeds
         for row in rows_of(
-            Bench.of(results, f"{regime}/seed{seed}", system, seed, cases),
+            bench_of(results, regime, seed, cases),
             [case for case in cases if case.id in test],
             options,
         )
@@ -100,28 +94,12 @@ def main(
     show(pd.DataFrame(rows))
 
 
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """One segmenter and its restorer."""
-
-    seed: int
-    segmenter: Segmenter
-    restorer: RestorerModel
-
-    @classmethod
-    def of(cls, results: Path, place: str, system: str, seed: int, cases: Dataset) -> Bench:
-        """Those of a cell of table 2; what is usual is measured on the segmenter's own scans."""
-        run = results / "cells" / place / system / "run"
-        segmenter = sg.load_segmenter(run, weights="average")
-        restorer = sg.load_restorer(results / "guides" / place / "restorer" / "run")
-        own = cases.select(read_json(run / "run.json")["dataset"]["train"])
-        return cls(seed, segmenter, calibrated(restorer, {"average": segmenter}, own)["average"])
-
-    def label_map(self, probabilities: NDArray[np.float32], volume: Volume) -> LabelMap:
-        """The largest component of a prediction, on the grid of the volume."""
-        grid = prepare_volume(volume, self.segmenter.space).grid
-        back = resample_channels(probabilities, grid, volume.grid)
-        return keep_largest_component(label_map_from(back, self.segmenter.structures, volume))
+def bench_of(results: Path, regime: str, seed: int, cases: Dataset) -> Bench:
+    """A segmenter and its restorer, which knows what is usual on the segmenter's own scans."""
+    bench = Bench(results, regime, seed)
+    own = cases.select(bench.trained_on)
+    bench.restorer = calibrated(bench.restorer, {"average": bench.segmenter}, own)["average"]
+    return bench
 
 
 def rows_of(bench: Bench, cases: list[Case], options: Options) -> Iterator[dict[str, object]]:
@@ -168,8 +146,7 @@ def predicted(
     bench: Bench, shown: Volume, remainder: LabelMap, missing: NDArray[np.bool_]
 ) -> dict[str, object]:
     """How much of the missing part is predicted, and the scores, without and with the restorer."""
-    prepared = prepare_volume(shown, bench.segmenter.space)
-    seen = prepared_probabilities(bench.segmenter, prepared.data)
+    seen = bench.seen(shown)
     restored = restore(bench.restorer, seen)
     found: dict[str, object] = {"restored": not np.array_equal(seen, restored)}
     for name, probabilities in zip(SYSTEMS, (seen, restored), strict=True):

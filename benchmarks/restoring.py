@@ -99,7 +99,7 @@ class Bench:
         self.restorer: RestorerModel = sg.load_restorer(
             results / f"guides/{regime}/seed{seed}/restorer/run"
         )
-        self.trained_on = set(json.loads((run / "run.json").read_text())["dataset"]["train"])
+        self.trained_on: list[str] = json.loads((run / "run.json").read_text())["dataset"]["train"]
 
     def seen(self, volume: Volume) -> NDArray[np.float32]:
         """Class probabilities in the working space."""

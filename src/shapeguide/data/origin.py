@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from shapeguide.data.splits import read_json
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.volume import Structure
 
@@ -36,12 +36,7 @@ def read_origin(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If it is damaged.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}); delete it, or choose another folder"
-        ) from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged: not an object; delete it, or choose another folder")
     return content

@@ -9,9 +9,16 @@ from typing import Any
 
 import pandas as pd
 
+from shapeguide.experiments.findings_numbers import (
+    NOTHING,
+    between,
+    interval,
+    number,
+    p_value,
+    significant,
+)
 from shapeguide.report.words import METRIC_NAMES, records
 
-NOTHING = "–"  # noqa: RUF001
 P_NAMES = {
     "p": "p",
     "p_corrected": "p, corrected",
@@ -49,10 +56,10 @@ def separation(table: pd.DataFrame, intervals: pd.DataFrame, published: pd.DataF
         rows += _published_rows(published, str(structure), shown, len(heads))
         for row in records(group):
             figures = [
-                _significant(row["same"]),
-                _significant(row["different"]),
+                significant(row["same"]),
+                significant(row["different"]),
                 *(_with_interval(row, name, digits=d) for name, d in SEPARATION_DIGITS.items()),
-                _significant(row["signature_std"]),
+                significant(row["signature_std"]),
                 f"{row['seconds']:.0f}",
             ]
             rows.append([*(str(row[name]) for name in shown), *figures])
@@ -84,7 +91,7 @@ def errors(table: pd.DataFrame) -> list[str]:
 
     def cell(row: dict[str, Any]) -> str:
         verdict = "rises" if str(row["monotone"]) == "True" else "does not always rise"
-        return f"{_number(row['spearman'], 2)}, {verdict}"
+        return f"{number(row['spearman'], 2)}, {verdict}"
 
     return _pivoted(table, keys, ("objective", "pose"), "error", cell, note)
 
@@ -141,11 +148,11 @@ def differences(table: pd.DataFrame) -> list[str]:
         metric = str(row["metric"])
         digits = 2 if metric.endswith("_mm") else 3
         cells = [*(str(row[name]) for name in shown), _metric_head(metric)]
-        cells.append(_between(row["mean_difference"], row["low"], row["high"], digits, sign=True))
+        cells.append(between(row["mean_difference"], row["low"], row["high"], digits, sign=True))
         if over_seeds:
             ends = (row["low_over_seeds"], row["high_over_seeds"])
-            cells.append(_interval(*ends, digits, sign=True))
-        cells += [_p(row[name]) for name in tests]
+            cells.append(interval(*ends, digits, sign=True))
+        cells += [p_value(row[name]) for name in tests]
         cells += [f"{row['wins']} / {row['losses']} / {row['ties']}"] if votes else []
         cells += [" / ".join(str(row[name]) for name in missed)] if missed else []
         rows.append(cells)
@@ -159,7 +166,7 @@ def differences(table: pd.DataFrame) -> list[str]:
 def seconds(table: pd.DataFrame) -> list[str]:
     """A table as it is, with numbers that people can read."""
     rows = [
-        [_significant(value) if isinstance(value, float) else str(value) for value in row.values()]
+        [significant(value) if isinstance(value, float) else str(value) for value in row.values()]
         for row in records(table)
     ]
     return _markdown([str(name) for name in table.columns], rows, [], "")
@@ -266,40 +273,13 @@ def _metric_head(metric: str) -> str:
 
 def _metric_cell(row: dict[str, Any], metric: str) -> str:
     digits = 2 if metric.endswith("_mm") else 3
-    return _between(row["mean"], row["low"], row["high"], digits)
+    return between(row["mean"], row["low"], row["high"], digits)
 
 
 def _interval_cell(row: dict[str, Any]) -> str:
-    return _between(row["distance"], row["low"], row["high"], 2)
+    return between(row["distance"], row["low"], row["high"], 2)
 
 
 def _with_interval(row: dict[str, Any], name: str, *, digits: int) -> str:
     low, high = (row.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
-    return _between(row[name], low, high, digits)
-
-
-def _between(value: float, low: float, high: float, digits: int, *, sign: bool = False) -> str:
-    number = _number(value, digits, sign=sign)
-    return number if math.isnan(low) else f"{number} {_interval(low, high, digits, sign=sign)}"
-
-
-def _interval(low: float, high: float, digits: int, *, sign: bool = False) -> str:
-    if math.isnan(low):
-        return NOTHING
-    return f"[{', '.join(_number(end, digits, sign=sign) for end in (low, high))}]"
-
-
-def _number(value: float, digits: int, *, sign: bool = False) -> str:
-    if math.isnan(value):
-        return NOTHING
-    return f"{value:{'+' if sign else ''}.{digits}f}"
-
-
-def _significant(value: float) -> str:
-    return NOTHING if math.isnan(value) else f"{value:.3g}"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return NOTHING
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.001 else f"{value:.3f}"
+    return between(row[name], low, high, digits)

@@ -25,12 +25,12 @@ from rich.table import Table
 
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
-from shapeguide.evaluation import evaluate
-from shapeguide.inference import PredictionOptions, predict_files
+from shapeguide.inference.prediction_files import PredictionOptions, predict_files
 from shapeguide.metrics.summary import compare
 from shapeguide.metrics.tables import comparison_rows
 from shapeguide.models.restorer_model import RESTORER_FOLDER
-from shapeguide.training.config import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.workflows.evaluation import evaluate
 
 BRAIN_MM = (160, 192, 144)
 

@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from shapeguide.experiments.table2.statistics import (
+from shapeguide.studies.systems.statistics import (
     cluster_interval,
     finite_mean,
     signed_rank_over_people,

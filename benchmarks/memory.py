@@ -33,9 +33,9 @@ from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.losses import ShapeLoss
 from shapeguide.models.segmenter import Segmenter, build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.config import preset
-from shapeguide.training.preparation import start_fabric
-from shapeguide.training.segmentation_step import SegmentationStep
+from shapeguide.training.cohort import start_fabric
+from shapeguide.training.settings.groups import preset
+from shapeguide.training.stages.segmentation_step import SegmentationStep
 
 Shape: TypeAlias = tuple[int, int, int]
 

@@ -32,12 +32,12 @@ from shapeguide.commands.arguments import Structures, parse_structures
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.intensities import foreground_mask
-from shapeguide.experiments.table1_errors import shape_of, with_hole, without_tip
-from shapeguide.experiments.table2.folder import read_json
-from shapeguide.experiments.table2.scoring import case_seed
+from shapeguide.disturbing.graded import shape_of, with_hole, without_tip
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference.calibration import calibrated
+from shapeguide.inference.usual import calibrated
 from shapeguide.models.restorer_model import restore
+from shapeguide.studies.systems.folder import read_json
+from shapeguide.studies.systems.scoring import case_seed
 
 TAKEN_OUT = {"end": without_tip, "ball": with_hole}
 FLUID_PERCENTILE = 2.0

@@ -29,15 +29,15 @@ from rich.table import Table
 import shapeguide as sg
 from shapeguide.commands.arguments import Structures, parse_structures
 from shapeguide.data.case import Case
-from shapeguide.data.degradation import DEGRADATIONS, degrade
 from shapeguide.data.preprocess import prepare_volume
-from shapeguide.experiments.table2.scoring import case_seed
+from shapeguide.disturbing.images import DEGRADATIONS, degrade
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference import label_map_from, prepared_probabilities
+from shapeguide.inference.prediction import label_map_from, prepared_probabilities
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.models.restorer_model import RestorerModel, disagreement, restore
 from shapeguide.models.segmenter import Segmenter
+from shapeguide.studies.systems.scoring import case_seed
 
 METRICS = ("dice", "hausdorff_mm", "hd95_mm")
 

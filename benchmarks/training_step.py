@@ -28,10 +28,10 @@ from shapeguide.data.preprocess import PreparedCases, choose_working_space
 from shapeguide.losses import LossTerms, ShapeLoss
 from shapeguide.models.segmenter import build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.config import TrainSettings, preset
-from shapeguide.training.preparation import start_fabric
-from shapeguide.training.segmentation_batches import CaseBatches
-from shapeguide.training.segmentation_step import SegmentationStep
+from shapeguide.training.cohort import start_fabric
+from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.stages.segmentation_batches import CaseBatches
+from shapeguide.training.stages.segmentation_step import SegmentationStep
 
 
 def main(

@@ -10,7 +10,7 @@ import pytest
 
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
-from shapeguide.training.config import TrainSettings
+from shapeguide.training.settings.groups import TrainSettings
 
 pytestmark = pytest.mark.real_data
 

@@ -15,24 +15,25 @@ if TYPE_CHECKING:
     from shapeguide.data.nifti import read_label_map, read_volume, write_label_map, write_volume
     from shapeguide.data.synthetic import write_cohort
     from shapeguide.errors import ShapeguideError
-    from shapeguide.evaluation import evaluate
-    from shapeguide.experiments.demo import demo
     from shapeguide.geometry.grid import Grid
     from shapeguide.geometry.volume import LabelMap, Structure, Volume
-    from shapeguide.inference import PredictionOptions, predict, predict_files
-    from shapeguide.inference.calibration import calibrate_restorer
+    from shapeguide.inference.prediction import predict
+    from shapeguide.inference.prediction_files import PredictionOptions, predict_files
+    from shapeguide.inference.usual import calibrate_restorer
     from shapeguide.losses import ShapeLoss
     from shapeguide.metrics.scores import score
     from shapeguide.models.autoencoder_model import load_autoencoder, reconstruct
     from shapeguide.models.restorer_model import load_restorer, restore
     from shapeguide.models.segmenter import load_segmenter
     from shapeguide.models.shape_model import load_shape_network
-    from shapeguide.training.autoencoder_stage import train_autoencoder
-    from shapeguide.training.config import TrainSettings, preset
-    from shapeguide.training.restorer_stage import train_restorer
-    from shapeguide.training.segmentation_stage import train_segmenter
-    from shapeguide.training.shape_stage import train_shape
-    from shapeguide.training.train import train
+    from shapeguide.studies.demo import demo
+    from shapeguide.training.settings.groups import TrainSettings, preset
+    from shapeguide.training.stages.autoencoder import train_autoencoder
+    from shapeguide.training.stages.restorer import train_restorer
+    from shapeguide.training.stages.segmentation import train_segmenter
+    from shapeguide.training.stages.shape import train_shape
+    from shapeguide.workflows.evaluation import evaluate
+    from shapeguide.workflows.train import train
 
     __version__: str
 
@@ -79,24 +80,25 @@ _HOMES = {
     "data.nifti": ("read_label_map", "read_volume", "write_label_map", "write_volume"),
     "data.synthetic": ("write_cohort",),
     "errors": ("ShapeguideError",),
-    "evaluation": ("evaluate",),
-    "experiments.demo": ("demo",),
+    "workflows.evaluation": ("evaluate",),
+    "studies.demo": ("demo",),
     "geometry.grid": ("Grid",),
     "geometry.volume": ("LabelMap", "Structure", "Volume"),
-    "inference": ("PredictionOptions", "predict", "predict_files"),
-    "inference.calibration": ("calibrate_restorer",),
+    "inference.prediction": ("predict",),
+    "inference.prediction_files": ("PredictionOptions", "predict_files"),
+    "inference.usual": ("calibrate_restorer",),
     "losses": ("ShapeLoss",),
     "metrics.scores": ("score",),
     "models.autoencoder_model": ("load_autoencoder", "reconstruct"),
     "models.restorer_model": ("load_restorer", "restore"),
     "models.segmenter": ("load_segmenter",),
     "models.shape_model": ("load_shape_network",),
-    "training.autoencoder_stage": ("train_autoencoder",),
-    "training.config": ("TrainSettings", "preset"),
-    "training.restorer_stage": ("train_restorer",),
-    "training.segmentation_stage": ("train_segmenter",),
-    "training.shape_stage": ("train_shape",),
-    "training.train": ("train",),
+    "training.stages.autoencoder": ("train_autoencoder",),
+    "training.settings.groups": ("TrainSettings", "preset"),
+    "training.stages.restorer": ("train_restorer",),
+    "training.stages.segmentation": ("train_segmenter",),
+    "training.stages.shape": ("train_shape",),
+    "workflows.train": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

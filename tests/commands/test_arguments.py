@@ -10,7 +10,7 @@ import pytest
 from shapeguide import commands
 from shapeguide.commands.arguments import CaseChoice, parse_structures
 from shapeguide.errors import ConfigError
-from shapeguide.training.config import PRESETS, TrainSettings
+from shapeguide.training.settings.groups import PRESETS, TrainSettings
 
 
 def parsed_train(*arguments: str) -> Any:

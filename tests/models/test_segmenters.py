@@ -33,7 +33,7 @@ from shapeguide.models.segmenter import (
 from shapeguide.models.unet import UNet3d
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
-from shapeguide.training.config import SegmentationSettings, TrainSettings, preset
+from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings, preset
 
 NAMES = tuple(SEGMENTERS)
 CHANNELS = (2, 4, 8)

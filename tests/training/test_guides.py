@@ -17,22 +17,24 @@ from shapeguide.cli import main
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import prepare_volume
 from shapeguide.errors import ConfigError
-from shapeguide.inference import prepared_probabilities
+from shapeguide.inference.prediction import prepared_probabilities
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.models.restorer_model import RestorerModel
-from shapeguide.training import autoencoder_stage, autoencoder_step, segmentation_stage
-from shapeguide.training.autoencoder_step import (
+from shapeguide.training.engine.log import LOG_FILE, read_log
+from shapeguide.training.engine.run_folder import BRANCH_FILE
+from shapeguide.training.guides import WITHOUT_MODEL
+from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.stages import autoencoder as autoencoder_stage
+from shapeguide.training.stages import autoencoder_step
+from shapeguide.training.stages import segmentation as segmentation_stage
+from shapeguide.training.stages.autoencoder_step import (
     ReconstructionQuality,
     disturbed,
     measure_reconstruction,
     with_background,
 )
-from shapeguide.training.config import TrainSettings, preset
-from shapeguide.training.guides import WITHOUT_MODEL
-from shapeguide.training.log import LOG_FILE, read_log
-from shapeguide.training.run_folder import BRANCH_FILE
-from shapeguide.training.segmentation_batches import one_hot
-from shapeguide.training.segmentation_step import SegmentationStep
+from shapeguide.training.stages.segmentation_batches import one_hot
+from shapeguide.training.stages.segmentation_step import SegmentationStep
 
 GUIDANCES = ("none", "acnn", "srn", "boundary", "hausdorff")
 

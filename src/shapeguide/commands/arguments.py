@@ -11,7 +11,7 @@ from tyro.conf import UseAppendAction, arg
 
 import shapeguide as sg
 from shapeguide.errors import ConfigError
-from shapeguide.training.config import PRESETS, TrainSettings
+from shapeguide.training.settings.groups import PRESETS, TrainSettings
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import Dataset

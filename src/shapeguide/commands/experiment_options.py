@@ -18,7 +18,7 @@ from shapeguide.commands.arguments import (
 )
 from shapeguide.commands.terminal import complain, print_table, tell
 from shapeguide.errors import ConfigError
-from shapeguide.experiments.table2.design import (
+from shapeguide.studies.systems.design import (
     CORRUPTIONS,
     REGIMES,
     SEVERITIES,
@@ -26,11 +26,11 @@ from shapeguide.experiments.table2.design import (
     Table2Design,
     Weights,
 )
-from shapeguide.training.config import TrainSettings, build
+from shapeguide.training.settings.groups import TrainSettings, build
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import Dataset
-    from shapeguide.experiments.table2.engine import Table2 as Table2Result
+    from shapeguide.studies.systems.engine import Table2 as Table2Result
 
 CHOSEN_BY_CELL = ("seed", "guidance")
 """Settings that an experiment varies by itself, so that they are no options of it."""
@@ -123,7 +123,7 @@ class ExperimentInCells(ExperimentOnCases):
 
     def show(self, found: Table2Result) -> int:
         """Print means, seconds and failures."""
-        from shapeguide.experiments.table2.words import cell_rows, summary_rows
+        from shapeguide.studies.systems.words import cell_rows, summary_rows
 
         print_table("means, largest component kept", summary_rows(found.summary))
         print_table("seconds", cell_rows(found.cells))

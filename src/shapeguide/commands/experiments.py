@@ -18,9 +18,9 @@ from shapeguide.commands.experiment_options import (
     with_settings,
 )
 from shapeguide.commands.terminal import print_table, tell
-from shapeguide.experiments.table1_design import OBJECTIVES, POSES, Table1Design
-from shapeguide.experiments.table2.factors import GuidanceFactors
-from shapeguide.experiments.table2.systems import SYSTEMS, systems_named
+from shapeguide.studies.separation.design import OBJECTIVES, POSES, Table1Design
+from shapeguide.studies.systems.factors import GuidanceFactors
+from shapeguide.studies.systems.systems import SYSTEMS, systems_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Table1(ExperimentOnCases):
 
     def run(self) -> int:
         """Train and measure every cell that is not finished, and print the table."""
-        from shapeguide.experiments.table1 import table1
+        from shapeguide.studies.separation.table1 import table1
 
         train, test = self.read_cases()
         design = Table1Design(
@@ -83,7 +83,7 @@ class Table2(ExperimentInCells):
 
     def run(self) -> int:
         """Do what is not finished, and print the table."""
-        from shapeguide.experiments.table2.engine import table2
+        from shapeguide.studies.systems.engine import table2
 
         train, test = self.read_cases()
         found = table2(
@@ -128,8 +128,8 @@ class Guidance(ExperimentInCells):
 
     def run(self) -> int:
         """Do what is not finished, and print the table and the main effects."""
-        from shapeguide.experiments.table2.factorial import guidance
-        from shapeguide.experiments.table2.words import effect_rows
+        from shapeguide.studies.systems.factorial import guidance
+        from shapeguide.studies.systems.words import effect_rows
 
         train, test = self.read_cases()
         found = guidance(
@@ -159,7 +159,7 @@ class Findings:
 
     def run(self) -> int:
         """Replace the blocks."""
-        from shapeguide.experiments.findings import renew_findings
+        from shapeguide.studies.findings import renew_findings
 
         blocks = renew_findings(self.out, self.results)
         tell(f"{blocks} tables of {self.out} stand as the results say")

@@ -24,8 +24,8 @@ from shapeguide.commands.terminal import tell
 from shapeguide.data.headers import list_scans
 from shapeguide.data.splits import read_split
 from shapeguide.errors import ConfigError
-from shapeguide.files import write_json
-from shapeguide.training.config import TrainSettings, build
+from shapeguide.storage.whole import write_json
+from shapeguide.training.settings.groups import TrainSettings, build
 
 if TYPE_CHECKING:
     from shapeguide.data.case import Case
@@ -60,8 +60,8 @@ class _Train:
         """Train all stages, and note in the run folder which cases were kept for testing."""
         from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
         from shapeguide.models.restorer_model import RESTORER_FOLDER
-        from shapeguide.training.run_folder import clear_run_folder
-        from shapeguide.training.train import SHAPE_FOLDER
+        from shapeguide.training.engine.run_folder import clear_run_folder
+        from shapeguide.workflows.train import SHAPE_FOLDER
 
         train, test = self.cases.read(self.dataset)
         structures = parse_structures(self.structure)
@@ -130,7 +130,7 @@ class Predict:
 
     def run(self) -> int:
         """Predict, and tell what failed."""
-        from shapeguide.inference import PredictionOptions
+        from shapeguide.inference.prediction_files import PredictionOptions
 
         report = sg.predict_files(
             self.run_dir,

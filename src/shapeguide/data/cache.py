@@ -20,8 +20,8 @@ from shapeguide.data.headers import stored_files
 from shapeguide.data.prepare import PreparedCase
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import DataError, GeometryError
-from shapeguide.files import write_json, written_whole
 from shapeguide.geometry.grid import Grid
+from shapeguide.storage.whole import write_json, written_whole
 
 logger = logging.getLogger(__name__)
 

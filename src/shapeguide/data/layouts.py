@@ -18,7 +18,7 @@ from shapeguide.data.headers import case_id_of, list_scans
 from shapeguide.data.lpba40 import describe_lpba40
 from shapeguide.data.splits import read_json, read_split
 from shapeguide.errors import DataError
-from shapeguide.files import write_json
+from shapeguide.storage.whole import write_json
 
 DESCRIPTION_FILE = "dataset.json"
 

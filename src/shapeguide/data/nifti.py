@@ -21,9 +21,9 @@ from shapeguide.data.headers import (
     read_header,
 )
 from shapeguide.errors import DataError
-from shapeguide.files import written_whole
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import LabelMap, Placement, Structure, Volume
+from shapeguide.storage.whole import written_whole
 
 __all__ = [
     "case_id_of",

@@ -17,9 +17,9 @@ from shapeguide.data.nifti import write_label_map, write_volume
 from shapeguide.data.synthetic_scene import Scene, Tissues, draw_scene, grid_axes, render_tissues
 from shapeguide.data.synthetic_shapes import STRUCTURES
 from shapeguide.errors import ConfigError, DataError
-from shapeguide.files import write_json
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
+from shapeguide.storage.whole import write_json
 
 MARGIN_MM = 2.0
 BIAS = 0.25

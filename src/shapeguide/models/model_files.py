@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import CheckpointError
-from shapeguide.files import write_json, written_whole
 from shapeguide.geometry.volume import Structure
+from shapeguide.storage.whole import write_json, written_whole
 
 MODEL_FILE = "model.json"
 WeightsName: TypeAlias = Literal["last", "best", "average"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shapeguide.errors import DataError
-from shapeguide.files import write_text
+from shapeguide.storage.whole import write_text
 
 TEMPLATE = "page.html.jinja"
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}

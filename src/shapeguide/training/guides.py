@@ -19,8 +19,8 @@ from shapeguide.losses import (
 )
 from shapeguide.models.autoencoder_model import AutoencoderModel
 from shapeguide.models.shape_model import ShapeModel
-from shapeguide.training.config import TrainSettings
-from shapeguide.training.preparation import Preparation
+from shapeguide.training.cohort import Preparation
+from shapeguide.training.settings.groups import TrainSettings
 
 logger = logging.getLogger(__name__)
 

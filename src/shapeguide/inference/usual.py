@@ -1,0 +1,153 @@
+"""What is usual for a segmenter: how much a restorer disagrees with it on its own training scans.
+
+A restorer that changes every prediction a little costs as much as it gains where the segmenter is
+good. What needs it are predictions unlike those that the segmenter usually makes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from shapeguide.data.dataset import Dataset
+from shapeguide.data.preprocess import prepare_volume
+from shapeguide.inference.prediction import check_restorer_fits, prepared_probabilities
+from shapeguide.models.model_files import WeightsName, read_description
+from shapeguide.models.restorer_model import (
+    RESTORER_FOLDER,
+    USUAL_FILE,
+    RestorerModel,
+    Usual,
+    disagreement,
+    load_restorer,
+    read_usual,
+)
+from shapeguide.models.segmenter import Segmenter, SegmenterDescription, load_segmenter
+from shapeguide.progress import ProgressBar
+from shapeguide.storage.whole import write_json
+from shapeguide.vocabulary import USUAL_SHARE
+
+FEWEST_SCANS = 10
+"""With fewer, which a segmenter also learns by heart, what is usual cannot be known."""
+MOST_SCANS = 40
+"""More are not looked at."""
+
+logger = logging.getLogger(__name__)
+
+
+def calibrated(
+    restorer: RestorerModel,
+    segmenters: Mapping[WeightsName, Segmenter],
+    dataset: Dataset,
+    *,
+    share: float = USUAL_SHARE,
+    progress: bool = False,
+) -> dict[WeightsName, RestorerModel]:
+    """A restorer that leaves alone what a segmenter usually predicts.
+
+    Args:
+        restorer: A trained shape restorer.
+        segmenters: Those of one training, by their weights; they share a working space.
+        dataset: The scans that they learnt from, with those held out for validation; their label
+            maps are not used.
+        share: Of these scans that would be left alone; 0 leaves none alone.
+        progress: Show a progress bar.
+
+    Returns:
+        A restorer for each segmenter. Where the share is 0 or there are fewer than ten scans it
+        restores every prediction.
+
+    Raises:
+        ConfigError: If the restorer has other structures or another spacing.
+        DataError: If a scan cannot be used.
+    """
+    for segmenter in segmenters.values():
+        check_restorer_fits(restorer, segmenter)
+    if share == 0 or len(dataset) < FEWEST_SCANS:
+        return dict.fromkeys(segmenters, replace(restorer, usual_disagreement=None))
+    found: dict[WeightsName, list[float]] = {name: [] for name in segmenters}
+    cases = _some(dataset)
+    space = next(iter(segmenters.values())).space
+    with ProgressBar("usual scans", total=len(cases), done=0, shown=progress) as bar:
+        for done, case in enumerate(cases, start=1):
+            image = prepare_volume(case.read_volume(), space).data
+            for name, segmenter in segmenters.items():
+                seen = prepared_probabilities(segmenter, image)
+                found[name].append(disagreement(restorer, seen))
+            bar.update(done)
+    return {
+        name: replace(restorer, usual_disagreement=float(np.quantile(values, share)))
+        for name, values in found.items()
+    }
+
+
+def calibrate_restorer(
+    run_dir: str | Path,
+    dataset: Dataset,
+    *,
+    share: float = USUAL_SHARE,
+    device: str = "auto",
+    progress: bool = True,
+) -> None:
+    """Measure what is usual for the segmenter of a run, for the restorer inside its folder.
+
+    It is written into the folder of the restorer, where predictions look for it; without it they
+    refuse to restore, for the training has not ended. What was measured for the same share stays;
+    another share measures anew.
+
+    Args:
+        run_dir: Folder of a finished training with a shape restorer.
+        dataset: The scans that it learnt from, with those held out for validation. From fewer than
+            ten nothing is measured, and every prediction is restored.
+        share: Of these scans that would be left alone.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        progress: Show a progress bar.
+
+    Raises:
+        CheckpointError: If run or restorer are not finished or damaged.
+        DataError: If a scan cannot be used.
+    """
+    run, folder = Path(run_dir), Path(run_dir) / RESTORER_FOLDER
+    known = read_usual(folder)
+    if known is not None and known.share == share:
+        return
+    segmenters: dict[WeightsName, Segmenter] = {
+        name: load_segmenter(run, weights=name, device=device)
+        for name in read_description(SegmenterDescription, run).weights
+    }
+    first = next(iter(segmenters.values()))
+    restorer = load_restorer(folder)
+    restorer = replace(restorer, network=restorer.network.to(first.device))
+    models = calibrated(restorer, segmenters, dataset, share=share, progress=progress)
+    usual = {
+        name: model.usual_disagreement
+        for name, model in models.items()
+        if model.usual_disagreement is not None
+    }
+    scans = len(_some(dataset))
+    measured = Usual(share=share, scans=scans, disagreement=usual)
+    write_json(folder / USUAL_FILE, measured.model_dump())
+    if not usual:
+        logger.info("restorer: every prediction is restored, with caution %g", restorer.caution)
+        return
+    shown = ", ".join(f"{value:.1%} ({name} weights)" for name, value in usual.items())
+    logger.info(
+        "restorer: leaves alone what it would change by no more than %s, which %.0f%% of %d "
+        "training scans are",
+        shown,
+        100 * share,
+        scans,
+    )
+
+
+def _some(dataset: Dataset) -> Dataset:
+    """At most so many cases, evenly spread."""
+    if len(dataset) <= MOST_SCANS:
+        return dataset
+    chosen = np.linspace(0, len(dataset) - 1, MOST_SCANS).round().astype(int)
+    ids = [case.id for case in dataset]
+    return dataset.select([ids[index] for index in chosen])

@@ -1,0 +1,212 @@
+"""The figures of the demo: what is drawn, from which files, and how the shown cases are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from shapeguide.data.dataset import Case, Dataset
+from shapeguide.data.nifti import read_label_map
+from shapeguide.data.preprocess import PreparedCases
+from shapeguide.geometry.resample import to_ras
+from shapeguide.models.shape_model import ShapeModel
+from shapeguide.report.charts import (
+    CurvePanel,
+    DistancePanel,
+    Line,
+    PairedPanel,
+    curve_figure,
+    distance_figure,
+    paired_figure,
+)
+from shapeguide.report.pictures import CaseView, composite_figure, slice_figure, surface_figure
+from shapeguide.report.theme import Theme, as_jpeg, as_png, themed
+from shapeguide.report.words import records
+from shapeguide.storage.whole import written_whole
+from shapeguide.studies.demo_folder import DemoFiles
+from shapeguide.training.engine.log import LOG_FILE, read_log
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.shape.separation import PairDistances, pair_distances
+from shapeguide.training.stages.shape import mask_bank
+
+METHODS = ("plain", "guided")
+LOSS_TERMS = {
+    "dice": "Dice loss",
+    "cross_entropy": "cross-entropy (weighted)",
+    "shape": "shape loss (weighted)",
+    "shape_distance": "shape distance to the reference",
+    "score": "Dice on validation cases",
+}
+PAIRED_METRICS = {"dice": "Dice", "hausdorff_mm": "Hausdorff distance (mm)", "hd95_mm": "HD95 (mm)"}
+CHOSEN = ("best", "median", "worst")
+MEMORY_LIMIT_BYTES = 2**30
+SHAPE_COLOUR = 2
+COMPOSITE_DOTS_PER_INCH = 120
+
+
+def held_out_distances(
+    model: ShapeModel, cases: Dataset, settings: TrainSettings
+) -> list[PairDistances]:
+    """Calibrated distances of affine pairs of cases that the shape network never saw."""
+    prepared = PreparedCases(
+        tuple(cases), model.space, cache_dir=None, memory_limit_bytes=MEMORY_LIMIT_BYTES
+    )
+    bank = mask_bank(prepared, model.space, settings, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(settings.seed)
+    raw = pair_distances(
+        model.network.cpu(), bank, pairs=settings.shape.quality_pairs, generator=generator
+    )
+    return [
+        replace(found, same=found.same / unit, different=found.different / unit)
+        for found, unit in zip(raw, model.network.calibration, strict=True)
+    ]
+
+
+def choose_cases(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Best, median and worst case by the mean Hausdorff distance of both methods.
+
+    Both methods count alike, so the choice favours neither. A missed structure is infinitely far.
+
+    Args:
+        tables: Scores of each method.
+
+    Returns:
+        Case id by `best`, `median` and `worst`; fewer where there are fewer cases.
+    """
+    joined = pd.concat([tables[method] for method in METHODS])
+    means = joined.groupby("case")["hausdorff_mm"].mean().sort_values(kind="stable")
+    ids = [str(case) for case in means.index]
+    places = {"best": 0, "median": len(ids) // 2, "worst": len(ids) - 1}
+    chosen: dict[str, str] = {}
+    for name in CHOSEN:
+        if ids[places[name]] not in chosen.values():
+            chosen[name] = ids[places[name]]
+    return chosen
+
+
+def draw_figures(
+    files: DemoFiles,
+    test: Dataset,
+    tables: Mapping[str, pd.DataFrame],
+    distances: list[PairDistances],
+    settings: TrainSettings,
+) -> None:
+    """Write all figures of the demo; charts for light and for dark pages."""
+    panels = curve_panels(files, settings)
+    _write_chart(files, "training.png", lambda theme: curve_figure(panels, theme))
+    pairs = paired_panels(tables)
+    _write_chart(files, "scores.png", lambda theme: paired_figure(pairs, theme))
+    strips = [distance_panel(found) for found in distances if len(found.same)]
+    if strips:
+        _write_chart(files, "shape_distances.png", lambda theme: distance_figure(strips, theme))
+    chosen = choose_cases(tables)
+    by_id = {case.id: case for case in test}
+    views = [
+        case_view(by_id[case_id], f"{name}: {case_id}", files, tables)
+        for name, case_id in chosen.items()
+    ]
+    _write(files.figure("slices.jpg"), as_jpeg(slice_figure(views)))
+    _write(files.figure("surfaces.jpg"), as_jpeg(surface_figure(views)))
+    middle = views[min(1, len(views) - 1)]
+    _write(
+        files.figure("composite.png"),
+        as_png(composite_figure(middle), dots_per_inch=COMPOSITE_DOTS_PER_INCH),
+    )
+
+
+def curve_panels(files: DemoFiles, settings: TrainSettings) -> list[CurvePanel]:
+    """Loss terms and validation of both segmenters, and the loss of the shape network."""
+    logs = {method: read_log(files.run(method) / LOG_FILE) for method in METHODS}
+    panels = []
+    for term, title in LOSS_TERMS.items():
+        lines = tuple(
+            line
+            for place, (method, rows) in enumerate(logs.items())
+            if (line := _line(method, rows, term, place)).values
+        )
+        if lines:
+            start = settings.segmentation.dice_iterations or None
+            panels.append(CurvePanel(title, lines, start, "guidance starts"))
+    shape = _line("shape network", read_log(files.run("shape") / LOG_FILE), "loss", SHAPE_COLOUR)
+    return [*panels, CurvePanel("loss of the shape network", (shape,))]
+
+
+def paired_panels(tables: Mapping[str, pd.DataFrame]) -> list[PairedPanel]:
+    """Scores of every test case under both methods."""
+    by_case = {method: tables[method].set_index(["case", "structure"]) for method in METHODS}
+    order = by_case[METHODS[0]].index
+    panels = []
+    for metric, title in PAIRED_METRICS.items():
+        values: NDArray[np.float64] = np.stack(
+            [by_case[method].loc[order, metric].to_numpy(np.float64) for method in METHODS]
+        )
+        panels.append(PairedPanel(title, METHODS, values))
+    return panels
+
+
+def distance_panel(found: PairDistances) -> DistancePanel:
+    """The distances of one structure, ready to draw."""
+    return DistancePanel(
+        title=found.structure,
+        same=found.same.numpy().astype(np.float64),
+        different=found.different.numpy().astype(np.float64),
+        summary=f"ratio {found.ratio:.2f}, AUC {found.auc:.3f}",
+    )
+
+
+def case_view(
+    case: Case, title: str, files: DemoFiles, tables: Mapping[str, pd.DataFrame]
+) -> CaseView:
+    """A test case with its reference and the predictions of both methods, brought to R, A, S."""
+    structures = case.structures
+    image = to_ras(case.read_volume())
+    reference = to_ras(case.read_label_map())
+    predictions, notes = {}, {}
+    for method in METHODS:
+        path = files.predictions(method) / f"{case.id}.nii.gz"
+        predictions[method] = to_ras(read_label_map(path, structures=structures)).data > 0
+        notes[method] = _note(tables[method], case.id)
+    return CaseView(
+        title=title,
+        image=image.data,
+        spacing_mm=image.grid.spacing_mm,
+        reference=reference.mask(structures[0]),
+        predictions=predictions,
+        notes=notes,
+    )
+
+
+def _note(table: pd.DataFrame, case_id: str) -> str:
+    (row,) = records(table[table["case"] == case_id])
+    if row["missed"]:
+        return "missed"
+    return f"Dice {row['dice']:.3f}, Hausdorff {row['hausdorff_mm']:.1f} mm"
+
+
+def _line(name: str, rows: list[dict[str, float]], term: str, colour: int) -> Line:
+    known = [row for row in rows if term in row]
+    return Line(
+        name=name,
+        iterations=[row["iteration"] for row in known],
+        values=[row[term] for row in known],
+        colour=colour,
+        marked=term == "score",
+    )
+
+
+def _write_chart(files: DemoFiles, name: str, draw: Callable[[Theme], Figure]) -> None:
+    stem, _, suffix = name.partition(".")
+    for ending, theme in themed():
+        _write(files.figure(f"{stem}{ending}.{suffix}"), as_png(draw(theme)))
+
+
+def _write(path: Path, content: bytes) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,1 @@
+"""Table 1: do shape networks tell people apart?"""

@@ -1,0 +1,162 @@
+"""How well distances tell people apart: pairs, retrieval, spread, and intervals over cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shapeguide.metrics.summary import CONFIDENCE
+from shapeguide.models.shape_network import ShapeNetwork, signature_distance
+from shapeguide.training.shape import MaskBank
+
+AT_ONCE = 8
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """Distances of random affine pairs of held-out cases, and searches among them."""
+
+    cases: NDArray[np.int64]
+    """The case that both pairs of a row start from, shape (P,), from 0."""
+    same: NDArray[np.float64]
+    """Raw distance of two warped copies of that case, shape (P,)."""
+    different: NDArray[np.float64]
+    """Raw distance of a warped copy of it and one of another case, shape (P,)."""
+    found: NDArray[np.bool_]
+    """Whether the nearest of the case itself and of all other people's was the case itself, shape
+    (searches, cases)."""
+    signature_std: float
+    """Standard deviation of signatures between cases, over their mean size."""
+    people: NDArray[np.int64]
+    """Number of the person that each case shows, shape (cases,), from 0."""
+
+    @property
+    def ratio(self) -> float:
+        """Mean distance of different cases over that of the same case; 0 when all are equal."""
+        return float(self._ratios(np.ones((1, self.found.shape[1])))[0])
+
+    @property
+    def auc(self) -> float:
+        """Chance that a same-case pair is closer than a different-case pair; ties count half."""
+        return float(self._aucs(np.ones((1, self.found.shape[1])))[0])
+
+    @property
+    def rank1(self) -> float:
+        """Share of searches that found the same case; chance is 1 over the number of cases."""
+        return float(self.found.mean())
+
+    def intervals(self, *, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals of ratio, auc and rank1 that resample people, not pairs.
+
+        Pairs that start from one person are not independent, so a person is drawn with all of them.
+        """
+        count = int(self.people.max()) + 1
+        drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=RESAMPLES)
+        weights = drawn.astype(np.float64)[:, self.people]
+        resampled = {
+            "ratio": self._ratios(weights),
+            "auc": self._aucs(weights),
+            "rank1": weights @ self.found.mean(axis=0) / weights.sum(axis=1),
+        }
+        tail = (1 - CONFIDENCE) / 2
+        ends = {name: np.quantile(values, (tail, 1 - tail)) for name, values in resampled.items()}
+        return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+
+    def _ratios(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Ratio under each weighting of the cases, weights (R, cases)."""
+        same, different = (weights[:, self.cases] @ one for one in (self.same, self.different))
+        return np.divide(different, same, out=np.zeros_like(same), where=same > 0)
+
+    def _aucs(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """AUC under each weighting of the cases, weights (R, cases)."""
+        same, different = self.same[:, None], self.different[None]
+        closer = (same < different) + 0.5 * (same == different)
+        rows = np.eye(weights.shape[1])[self.cases]
+        by_cases = rows.T @ closer @ rows
+        pairs = weights @ rows.sum(axis=0)
+        wins = np.einsum("ra,ab,rb->r", weights, by_cases, weights)
+        return np.asarray(wins / pairs**2, dtype=np.float64)
+
+
+@torch.no_grad()
+def measure_separation(
+    network: ShapeNetwork, bank: MaskBank, *, pairs: int, generator: torch.Generator
+) -> Separation:
+    """Draw warped copies of every case and compare them.
+
+    Args:
+        network: A trained network of one structure.
+        bank: Masks of held-out cases that have it, of at least two people. Two scans of one
+            person are neither a pair of two people nor a wrong find.
+        pairs: Pairs of either kind; every case starts equally many, but for a rest.
+        generator: Source of all randomness, on the CPU.
+    """
+    count, people = len(bank.masks), _people(bank)
+    other = torch.from_numpy(people[:, None] != people[None])
+    views = 1 + ceil(pairs / count)
+    copies = torch.stack(
+        [torch.cat(list(_signatures(network, bank, generator))) for _ in range(views)]
+    )
+    case = torch.arange(pairs) % count
+    view, other_view = _two_of(views, pairs, generator)
+    other_case = torch.multinomial(other[case].double(), 1, generator=generator)[:, 0]
+    start = copies[view, case]
+    same = signature_distance(start, copies[other_view, case])[:, 0]
+    different = signature_distance(start, copies[other_view, other_case])[:, 0]
+    return Separation(
+        cases=case.numpy(),
+        same=same.cpu().double().numpy(),
+        different=different.cpu().double().numpy(),
+        found=np.stack([_found(copies[v], copies[v - 1], other) for v in range(views)]),
+        signature_std=_spread(copies),
+        people=people,
+    )
+
+
+def _people(bank: MaskBank) -> NDArray[np.int64]:
+    """Number of the person that each case shows; each another one where the bank does not say."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(bank.people))}
+    count = len(bank.masks)
+    return np.array([numbers[name] for name in bank.people] if numbers else range(count))
+
+
+def _signatures(
+    network: ShapeNetwork, bank: MaskBank, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """One signature of each case under a fresh warp, in parts of (n, 1, i, j, k)."""
+    for part in bank.masks.split(AT_ONCE):
+        yield network(bank.warped(part, generator=generator), spacing_mm=bank.spacing_mm)
+
+
+def _two_of(views: int, pairs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two different views for each pair."""
+    first = torch.randint(views, (pairs,), generator=generator)
+    return first, (first + torch.randint(1, views, (pairs,), generator=generator)) % views
+
+
+def _found(queries: Tensor, gallery: Tensor, other: Tensor) -> NDArray[np.bool_]:
+    """Whether each query's nearest in the gallery is its own case, both (cases, 1, i, j, k).
+
+    Candidates are the case itself and those of other people, where `other` (cases, cases) says so.
+    Equally near to another case is not found, so a network that gives one signature finds nobody.
+    """
+    # Row by row: all pairs at once would be large at whole-volume size.
+    distances = torch.stack([signature_distance(gallery, one[None])[:, 0] for one in queries])
+    nearest = distances.masked_fill(~other.to(distances.device), torch.inf).amin(1)
+    found: NDArray[np.bool_] = (distances.diagonal() < nearest).cpu().numpy()
+    return found
+
+
+def _spread(copies: Tensor) -> float:
+    """Mean distance of the cases' mean signatures from their centre, over their mean size."""
+    centres = copies.mean(0).flatten(1)
+    size = float(centres.norm(dim=1).mean())
+    spread = float((centres - centres.mean(0)).norm(dim=1).mean())
+    return spread / size if size > 0 else 0.0

@@ -1,0 +1,238 @@
+"""Test a trained cell: every test case, clean and degraded, with each post-processing."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from shapeguide.data.case import Case
+from shapeguide.data.nifti import write_label_map
+from shapeguide.data.preprocess import prepare_volume
+from shapeguide.disturbing.images import degrade
+from shapeguide.errors import CheckpointError
+from shapeguide.geometry.resample import resample_channels
+from shapeguide.geometry.volume import LabelMap, Volume
+from shapeguide.inference.prediction import label_map_from, prepared_probabilities
+from shapeguide.metrics.components import keep_largest_component
+from shapeguide.metrics.scores import Scores, score
+from shapeguide.models.model_files import WeightsName
+from shapeguide.models.segmenter import Segmenter, load_segmenter
+from shapeguide.storage.whole import written_whole
+from shapeguide.studies.systems.compared import AS_PREDICTED, LARGEST
+from shapeguide.studies.systems.design import Cell, Variant
+from shapeguide.studies.systems.experiment import Experiment
+from shapeguide.studies.systems.folder import stopwatch
+from shapeguide.studies.systems.guides import (
+    Restoration,
+    guide_is_trained,
+    restoration,
+)
+from shapeguide.studies.systems.postprocessing import postprocesses, restorers
+
+COLUMNS = (
+    "dataset",
+    "structure",
+    "regime",
+    "severity",
+    "system",
+    "guidance",
+    "seed",
+    "case",
+    "postprocess",
+    "dice",
+    "hausdorff_mm",
+    "hd95_mm",
+    "assd_mm",
+    "missed",
+    "weights",
+)
+SCORED = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm", "missed")
+DIGITS = 6
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class _Key:
+    """One way that every test case is scored."""
+
+    variant: Variant
+    weights: WeightsName
+    postprocess: str
+
+
+def is_scored(experiment: Experiment, cell: Cell) -> bool:
+    """Whether all that the experiment asks of a cell stands in its scores."""
+    return not _missing(experiment, cell, read_scores(experiment.files.scores(cell)))
+
+
+def score_cell(experiment: Experiment, cell: Cell) -> None:
+    """Score what is missing of a cell, and write its scores whole.
+
+    Args:
+        experiment: With its test cases.
+        cell: A trained cell. What restores its predictions is there too; a post-processing is left
+            out when the training of its restorer failed.
+
+    Raises:
+        ShapeguideError: If the segmenter cannot be loaded, or a test case cannot be used.
+    """
+    path = experiment.files.scores(cell)
+    with stopwatch(experiment.files.cell(cell), "score"):
+        earlier = read_scores(path)
+        restoring = restorers(experiment, cell)
+        absent = {name for name, k in restoring.items() if not guide_is_trained(experiment, k)}
+        missing = _missing(experiment, cell, earlier)
+        keys = tuple(key for key in missing if key.postprocess not in absent)
+        if not keys:
+            return
+        segmenters = {
+            weights: load_segmenter(
+                experiment.files.run(cell),
+                weights=weights,
+                device=experiment.settings.machine.device,
+            )
+            for weights in dict.fromkeys(key.weights for key in keys)
+        }
+        wanted = {key.postprocess for key in keys}
+        restorations = {
+            name: restoration(experiment, k, cell, segmenters)
+            for name, k in restoring.items()
+            if name in wanted
+        }
+        bench = _Bench(experiment, cell, segmenters, keys, restorations)
+        rows = [row for case in experiment.test for row in bench.rows(case)]
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
+        table = pd.concat([earlier, table]) if len(earlier) else table
+        with written_whole(path) as temporary:
+            table.to_csv(temporary, index=False)
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """The scores of a cell; without rows when there are none yet.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS))
+    try:
+        table = pd.read_csv(path, dtype={"case": str})
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it to score again") from error
+    if list(table.columns) != list(COLUMNS):
+        raise CheckpointError(f"{path} has other columns; delete it to score again")
+    return table
+
+
+def case_seed(seed: int, case: Case) -> tuple[int, ...]:
+    """What the degradation of a test case depends on: all systems of a seed see the same image."""
+    return seed, zlib.crc32(case.id.encode())
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Everything that the scoring of one cell refers to."""
+
+    experiment: Experiment
+    cell: Cell
+    segmenters: dict[WeightsName, Segmenter]
+    keys: tuple[_Key, ...]
+    restorations: dict[str, dict[WeightsName, Restoration]]
+    """By the name of the post-processing and the weights."""
+
+    def rows(self, case: Case) -> Iterator[Row]:
+        """Rows of one test case; the files are read once."""
+        volume, reference = case.read_volume(), case.read_label_map()
+        space = next(iter(self.segmenters.values())).space
+        for variant in dict.fromkeys(key.variant for key in self.keys):
+            shown = volume
+            if variant.corruption is not None:
+                seed = case_seed(self.cell.seed, case)
+                shown = degrade(volume, variant.corruption, variant.severity, seed=seed)
+            prepared = prepare_volume(shown, space)
+            for weights, segmenter in self.segmenters.items():
+                wanted = [k for k in self.keys if (k.variant, k.weights) == (variant, weights)]
+                if wanted:
+                    found = self._predicted(segmenter, prepared, shown, wanted)
+                    yield from self._scored(case, reference, found)
+
+    def _predicted(
+        self, segmenter: Segmenter, prepared: Volume, volume: Volume, keys: list[_Key]
+    ) -> dict[_Key, LabelMap]:
+        """Label maps on the grid of the volume: one pass of the network serves them all."""
+        probabilities = prepared_probabilities(segmenter, prepared.data)
+
+        def to_labels(found: NDArray[np.float32]) -> LabelMap:
+            back = resample_channels(found, prepared.grid, volume.grid)
+            return label_map_from(back, segmenter.structures, volume)
+
+        plain = to_labels(probabilities)
+        found = {AS_PREDICTED: plain, LARGEST: keep_largest_component(plain)}
+        for key in keys:
+            name = key.postprocess
+            if name not in self.restorations:
+                continue
+            restored = self.restorations[name][key.weights](probabilities)
+            # Mostly there is nothing to restore.
+            same = np.array_equal(restored, probabilities)
+            found[name] = found[LARGEST] if same else keep_largest_component(to_labels(restored))
+        return {key: found[key.postprocess] for key in keys}
+
+    def _scored(
+        self, case: Case, reference: LabelMap, label_maps: dict[_Key, LabelMap]
+    ) -> Iterator[Row]:
+        known: list[tuple[LabelMap, Scores]] = []
+        for key, label_map in label_maps.items():
+            # Mostly there is but one component, and nothing new to measure.
+            same = (s for other, s in known if np.array_equal(other.data, label_map.data))
+            scores = next(same, None)
+            if scores is None:
+                scores = score(label_map, reference)
+                known.append((label_map, scores))
+            if self.experiment.keep_predictions:
+                write_label_map(label_map, self._file(case, key))
+            yield from self._rows(case, key, scores)
+
+    def _rows(self, case: Case, key: _Key, scores: Scores) -> Iterator[Row]:
+        for found in scores:
+            if found.reference_mm3 == 0:
+                continue  # counted at the start of the experiment
+            values = {name: getattr(found, name) for name in SCORED}
+            yield {
+                "dataset": self.experiment.train.name,
+                "structure": found.structure,
+                "regime": key.variant.regime(self.cell.regime),
+                "severity": key.variant.severity,
+                "system": self.cell.system.name,
+                "guidance": self.cell.system.guidance,
+                "seed": self.cell.seed,
+                "case": case.id,
+                "postprocess": key.postprocess,
+                **{k: round(v, DIGITS) if isinstance(v, float) else v for k, v in values.items()},
+                "weights": key.weights,
+            }
+
+    def _file(self, case: Case, key: _Key) -> Path:
+        image = key.variant.corruption or "clean"
+        name = f"{image}{key.variant.severity or ''}-{key.weights}-{key.postprocess}"
+        return self.experiment.files.predictions(self.cell) / name / f"{case.id}.nii.gz"
+
+
+def _missing(experiment: Experiment, cell: Cell, scores: pd.DataFrame) -> tuple[_Key, ...]:
+    design = experiment.design
+    named = ["regime", "severity", "weights", "postprocess"]
+    there = set(scores[named].itertuples(index=False, name=None))
+    return tuple(
+        _Key(variant, weights, postprocess)
+        for variant in design.variants()
+        for weights in design.weights
+        for postprocess in postprocesses(experiment, cell)
+        if (variant.regime(cell.regime), variant.severity, weights, postprocess) not in there
+    )

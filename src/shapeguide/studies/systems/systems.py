@@ -1,0 +1,141 @@
+"""The systems that are compared: which network segments, what guides it, and by which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from shapeguide.errors import ConfigError
+from shapeguide.training.settings.groups import TrainSettings
+
+PLAIN = "plain"
+SRN = "srn"
+SRN_ALL_MAPS = "srn_all_maps"
+GUIDED = "shape"
+GUIDED_ALL_MAPS = "shape_all_maps"
+TRAINED_GUIDES = ("shape", "acnn", "srn")
+"""Guidance by a network that is trained first."""
+GUIDE_SETTINGS = ("shape", "autoencoder")
+"""Groups of settings that decide on such a network."""
+OTHER_SEGMENTERS: tuple[Literal["unet2d", "fcn", "vnet"], ...] = ("unet2d", "fcn", "vnet")
+GUIDANCE: tuple[Literal["shape", "acnn", "srn", "boundary", "hausdorff"], ...] = (
+    "shape",
+    "acnn",
+    "srn",
+    "boundary",
+    "hausdorff",
+)
+SHARED_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
+"""Settings that the Dice iterations do not depend on."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to train a segmenter."""
+
+    name: str
+    segmenter: Literal["unet3d", "unet2d", "fcn", "vnet"] = "unet3d"
+    guidance: Literal["none", "shape", "acnn", "srn", "boundary", "hausdorff"] = "none"
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What differs from the settings of the experiment: values by group and name."""
+    label_maps: Literal["same", "all"] = "same"
+    """Whose label maps train the guide: the segmenter's cases, or all training cases, as if those
+    that the segmenter does not see had no image."""
+
+    @property
+    def guide(self) -> str | None:
+        """Name of the guide in the folder of a regime and seed; None when nothing is trained."""
+        if self.guidance not in TRAINED_GUIDES:
+            return None
+        own = any(group in self.changes for group in GUIDE_SETTINGS)
+        return self.name if own else self.guidance
+
+    @property
+    def unguided(self) -> str:
+        """Name of the system with the same segmenter and no guidance."""
+        return PLAIN if self.segmenter == "unet3d" else self.segmenter
+
+    @property
+    def branches(self) -> bool:
+        """Whether its Dice iterations are those of the unguided segmenter."""
+        return self.name != self.unguided and set(self.changes) <= set(SHARED_SETTINGS)
+
+    def settings(self, base: TrainSettings, seed: int) -> TrainSettings:
+        """The settings of its segmenter.
+
+        Raises:
+            ConfigError: If a change does not fit.
+        """
+        settings = _changed(base.changed(seed=seed, guidance=self.guidance), self.changes)
+        segmentation = settings.segmentation.changed(segmenter=self.segmenter)
+        return settings.changed(segmentation=segmentation)
+
+    def guide_settings(self, base: TrainSettings, seed: int) -> TrainSettings:
+        """The settings of its guide: equal for all systems that share it."""
+        own = {name: self.changes[name] for name in GUIDE_SETTINGS if name in self.changes}
+        return _changed(base.changed(seed=seed, guidance=self.guidance), own)
+
+    def described(self) -> dict[str, Any]:
+        """As plain values, for a file."""
+        return asdict(self)
+
+
+SYSTEMS: dict[str, System] = {
+    system.name: system
+    for system in (
+        System(PLAIN),
+        System(GUIDED, guidance="shape"),
+        System(GUIDED_ALL_MAPS, guidance="shape", label_maps="all"),
+        System("acnn", guidance="acnn"),
+        System("acnn_all_maps", guidance="acnn", label_maps="all"),
+        System(SRN, guidance="srn"),
+        System(SRN_ALL_MAPS, guidance="srn", label_maps="all"),
+        System("boundary", guidance="boundary"),
+        System("hausdorff", guidance="hausdorff"),
+        System("unet2d", segmenter="unet2d"),
+        System("fcn", segmenter="fcn"),
+        System("vnet", segmenter="vnet"),
+    )
+}
+"""What is compared unless something else is asked for."""
+OTHERS_GUIDED: dict[str, System] = {
+    f"{segmenter}_{guidance}": System(f"{segmenter}_{guidance}", segmenter, guidance)
+    for segmenter in OTHER_SEGMENTERS
+    for guidance in GUIDANCE
+}
+"""The other segmenters with any guidance, such as `vnet_shape`."""
+BALANCED_RIVALS: dict[str, System] = {
+    f"{guidance}_balanced": System(
+        f"{guidance}_balanced",
+        guidance=guidance,
+        changes={"shape_loss": {"balance": "gradient_all"}},
+    )
+    for guidance in GUIDANCE
+    if guidance != "shape"
+}
+"""Rivals whose gradient is held to alpha, as that of shape is, not at their published weight."""
+
+
+def systems_named(names: Sequence[str]) -> tuple[System, ...]:
+    """The systems with these names, in this order.
+
+    Raises:
+        ConfigError: If a name is unknown or given twice, or there is none.
+    """
+    known = SYSTEMS | OTHERS_GUIDED | BALANCED_RIVALS
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ConfigError(
+            f"unknown systems: {', '.join(unknown) or 'none given'}; choose from "
+            f"{', '.join(SYSTEMS)}, or another segmenter and its guidance, as in vnet_shape, or a "
+            "rival at the gradient of shape, as in acnn_balanced"
+        )
+    if len(set(names)) != len(names):
+        raise ConfigError(f"a system is given twice: {', '.join(names)}")
+    return tuple(known[name] for name in names)
+
+
+def _changed(settings: TrainSettings, changes: Mapping[str, Mapping[str, Any]]) -> TrainSettings:
+    groups = {name: getattr(settings, name).changed(**values) for name, values in changes.items()}
+    return settings.changed(**groups) if groups else settings

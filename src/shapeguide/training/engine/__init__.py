@@ -1,0 +1,1 @@
+"""Iterate, validate, save, resume; nothing here knows a task."""

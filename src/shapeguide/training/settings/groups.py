@@ -1,0 +1,300 @@
+"""Settings of a training run: frozen, checked on creation, saved with the run.
+
+Nothing here imports torch, so that the command line can show its help at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from shapeguide.errors import ConfigError
+from shapeguide.training.settings.base import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Settings,
+    build,
+)
+from shapeguide.vocabulary import USUAL_SHARE
+
+__all__ = ["PRESETS", "TrainSettings", "build", "preset", "resolve"]
+
+
+class DataSettings(Settings):
+    """How cases come to the working grid."""
+
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    """Working spacing along R, A, S; the median of the training cases when not given."""
+    spatial_shape: tuple[Count, Count, Count] | None = None
+    """Working shape in voxels; large enough for every training case when not given."""
+    centre: Literal["volume", "foreground", "structure"] = "volume"
+    """What the working shape is centred on in training."""
+    normalisation: Literal["volume", "foreground"] = "foreground"
+    """Voxels that mean 0 and standard deviation 1 refer to."""
+    memory_limit_gb: Positive = 4.0
+    """Prepared cases are kept in memory up to this size, and memory-mapped from disk above it."""
+
+
+class WarpSettings(Settings):
+    """Random affine warps: of affine pairs and of training images."""
+
+    rotation_deg: NotNegative = 8.0
+    """Largest rotation about each axis, degrees."""
+    scale: tuple[Positive, Positive] = (0.85, 1.15)
+    """Smallest and largest isotropic scale."""
+    translation_mm: NotNegative = 4.0
+    """Largest translation along each axis, mm."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WarpSettings:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"the smallest scale comes first, found {self.scale}")
+        return self
+
+
+class ShapeSettings(Settings):
+    """The shape stage: how the shape network is built and trained."""
+
+    objective: Literal["pairwise", "contrastive", "vicreg", "reconstruction", "surface"] = "surface"
+    """`pairwise` as printed in the paper; `surface`: distances regressed to surface error."""
+    maps: Literal["clean", "softened", "corrupted"] = "corrupted"
+    """What it is trained on: label maps as they are, every second one softened, and corrupted
+    copies beside those."""
+    pose: Literal["grid", "canonical", "aligned"] = "aligned"
+    """What the network sees: the working grid as it is; the mask in its canonical pose; or placed
+    and scaled by its moments and turned onto the mean shape of the training cases."""
+    channels: tuple[Count, ...] = (16, 32, 64)
+    """Channels of each stride-2 level."""
+    canonical_shape: Annotated[int, Field(ge=8, le=128)] = 32
+    """Edge length of the grid that a pose is sampled on, in voxels."""
+    one_per_structure: bool = False
+    """One network for each structure instead of one for all."""
+    iterations: Count = 200
+    batch_size: Count = 8
+    learning_rate: Positive = 1e-3
+    decay: Literal["none", "cosine"] = "cosine"
+    """Course of the learning rate over the stage."""
+    quality_pairs: Annotated[int, Field(ge=4)] = 100
+    """Pairs of either kind that the check for collapse draws."""
+
+
+class AutoencoderSettings(Settings):
+    """The autoencoder of label maps that `acnn` and `srn` guidance train first."""
+
+    channels: tuple[Count, ...] = (16, 32, 64)
+    """Channels of each stride-2 level."""
+    code_length: Count = 64
+    """Numbers in the code of `acnn`."""
+    iterations: Count = 800
+    batch_size: Count = 4
+    learning_rate: Positive = 1e-3
+    decay: Literal["none", "cosine"] = "cosine"
+    """Course of the learning rate over the stage."""
+
+
+class RestorerSettings(Settings):
+    """The shape restorer: it completes and cleans predictions by what label maps look like."""
+
+    iterations: CountOrZero = 500
+    """0 trains none."""
+    channels: tuple[Count, ...] = (8, 16, 32)
+    """Channels of the levels of its U-Net."""
+    batch_size: Count = 8
+    learning_rate: Positive = 3e-3
+    decay: Literal["none", "cosine"] = "cosine"
+    """Course of the learning rate over the stage."""
+    spacing_mm: Positive = 2.0
+    """It works on voxels about this large, or on those of the working space if they are larger."""
+    usual_share: Annotated[float, Field(ge=0, le=1)] = USUAL_SHARE
+    """Of the segmenter's own training scans the restorer would leave this share alone, and so it
+    does with every scan whose prediction it disagrees with no more: with 1 all that are no more
+    unusual than the most unusual of them. With fewer than ten of them nobody knows what is usual,
+    and all are restored."""
+    caution: NotNegative = 1.0
+    """A connected region is changed when the restorer's log odds for the new class over the old
+    reach this somewhere in it, so that edges stay as the segmenter saw them."""
+
+
+class GuidanceSettings(Settings):
+    """How the shape loss, or the loss of a rival, enters the segmentation stage."""
+
+    alpha: NotNegative = 0.3
+    """Weight of the shape loss; with balanced gradients, the size of its gradient."""
+    ramp_iterations: CountOrZero = 0
+    """Iterations over which the weight grows linearly from 0 to alpha."""
+    cap: Positive = 1.0
+    """Largest shape loss; in units of two people's distance unless `distance` is raw."""
+    cap_form: Literal["hard", "smooth"] = "smooth"
+    """`hard` as published: min(distance, cap), no gradient above; `smooth` never loses it."""
+    distance: Literal["calibrated", "raw"] = "calibrated"
+    """`raw` as published: the norm of the signatures' difference as it comes."""
+    balance: Literal["none", "gradient", "gradient_all"] = "gradient"
+    """`gradient`: alpha is the norm of the shape loss's gradient over that of Dice and
+    cross-entropy, so it means the same for every structure, spacing and number of cases;
+    `gradient_all`: of every guide's, instead of its published weight."""
+    acnn_weight: NotNegative = 0.01
+    """Weight of the distance of codes with `acnn` guidance, as published."""
+    srn_reconstruction_weight: NotNegative = 0.5
+    """Weight of the reconstruction term with `srn` guidance, as published."""
+    srn_code_weight: NotNegative = 0.5
+    """Weight of the code term with `srn` guidance, as published."""
+    # The authors of both losses raise or adapt the weight during training. Ours are where the
+    # gradient is about that of Dice at the end of the Dice iterations (hippocampus crops).
+    boundary_weight: NotNegative = 5.0
+    """Weight of the boundary loss, in mm, with `boundary` guidance."""
+    hausdorff_weight: NotNegative = 2.5
+    """Weight of the Hausdorff distance-transform loss, in mm2, with `hausdorff` guidance."""
+    accept_collapsed: bool = False
+    """Guide with a shape network that failed the check for collapse."""
+
+    def is_balanced(self, guidance: str) -> bool:
+        """Whether the gradient of a guide of that name is scaled to its share."""
+        return self.balance == "gradient_all" or (
+            self.balance == "gradient" and guidance == "shape"
+        )
+
+
+class SegmentationSettings(Settings):
+    """The segmentation stage."""
+
+    segmenter: Literal["unet3d", "unet2d", "fcn", "vnet"] = "unet3d"
+    """The network that segments."""
+    channels: tuple[Count, ...] = (16, 32, 64, 128)
+    """Channels of the segmenter's levels; each level halves the resolution."""
+    dice_iterations: CountOrZero = 800
+    """Iterations before the shape loss."""
+    guided_iterations: CountOrZero = 400
+    """Iterations with the shape loss; without guidance they train on like the first."""
+    batch_size: Count = 3
+    learning_rate: Positive = 2e-3
+    decay: Literal["none", "cosine"] = "cosine"
+    """Course of the learning rate over the stage."""
+    cross_entropy_weight: NotNegative = 0.5
+    """Weight of the cross-entropy beside the Dice loss; 0 as published."""
+    warped_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of training images that are warped; the others show scans as they come. 1 as
+    published."""
+    intensity_augmentation: bool = True
+    """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
+    published."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """The average of the weights keeps this share of itself in each iteration; 0 keeps none."""
+    validation_cases: CountOrZero | None = None
+    """Training cases held out for validation; a tenth, 1 to 8, when not given, none below 10."""
+    validate_every: Count = 200
+    """Iterations between two validations."""
+
+    @property
+    def iterations(self) -> int:
+        """All iterations of the stage."""
+        return self.dice_iterations + self.guided_iterations
+
+    @model_validator(mode="after")
+    def _trains_at_all(self) -> SegmentationSettings:
+        if self.iterations < 1:
+            raise ValueError("dice_iterations + guided_iterations must be at least 1")
+        return self
+
+
+class MachineSettings(Settings):
+    """Where and how the run computes; not part of what it computes."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 where the processor or GPU computes in it, fp32 elsewhere."""
+    num_workers: CountOrZero = 0
+    """Processes that load cases; 0 loads in the training process."""
+    activation_checkpoints: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
+    checkpoint_every: Count = 50
+    """Iterations between two checkpoints."""
+
+
+class TrainSettings(Settings):
+    """Everything that decides what a training computes."""
+
+    preset: Literal["default", "paper", "quick"] = "default"
+    """The preset that these settings started from; a name for the log."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    guidance: Literal["none", "shape", "acnn", "srn", "boundary", "hausdorff"] = "shape"
+    """What guides the segmenter after its Dice iterations."""
+    data: DataSettings = DataSettings()
+    warp: WarpSettings = WarpSettings()
+    shape: ShapeSettings = ShapeSettings()
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    restorer: RestorerSettings = RestorerSettings()
+    shape_loss: GuidanceSettings = GuidanceSettings()
+    segmentation: SegmentationSettings = SegmentationSettings()
+    machine: MachineSettings = MachineSettings()
+
+
+PRESETS: dict[str, TrainSettings] = {
+    "default": TrainSettings(),
+    # The published schedule and forms. What the paper does not state is named in the docstrings
+    # of the networks.
+    "paper": TrainSettings(
+        preset="paper",
+        data=DataSettings(normalisation="volume"),
+        warp=WarpSettings(translation_mm=8.0),
+        shape=ShapeSettings(
+            objective="pairwise",
+            maps="clean",
+            pose="grid",
+            iterations=200,
+            batch_size=1,
+            learning_rate=1e-4,
+            decay="none",
+            one_per_structure=True,
+        ),
+        restorer=RestorerSettings(iterations=0),
+        shape_loss=GuidanceSettings(
+            alpha=0.1, cap=1.0, cap_form="hard", distance="raw", balance="none"
+        ),
+        segmentation=SegmentationSettings(
+            channels=(32, 64, 128, 256),
+            dice_iterations=800,
+            guided_iterations=400,
+            batch_size=1,
+            learning_rate=1e-4,
+            decay="none",
+            cross_entropy_weight=0.0,
+            warped_share=1.0,
+            intensity_augmentation=False,
+            average_decay=0.0,
+        ),
+    ),
+    # Minutes on a laptop: for the demo, a first look and tests.
+    "quick": TrainSettings(
+        preset="quick",
+        shape=ShapeSettings(iterations=100, channels=(8, 16, 32), canonical_shape=24),
+        autoencoder=AutoencoderSettings(iterations=200, channels=(8, 16, 32)),
+        restorer=RestorerSettings(iterations=300),
+        segmentation=SegmentationSettings(
+            batch_size=2,
+            channels=(8, 16, 32, 64),
+            learning_rate=5e-3,
+            dice_iterations=160,
+            guided_iterations=80,
+            validate_every=80,
+        ),
+    ),
+}
+
+
+def preset(name: str) -> TrainSettings:
+    """The settings of that name.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def resolve(settings: TrainSettings | str) -> TrainSettings:
+    """Settings as they are, or those of the preset of that name."""
+    return preset(settings) if isinstance(settings, str) else settings

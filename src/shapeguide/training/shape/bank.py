@@ -1,0 +1,96 @@
+"""The label maps that the shape stage draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from shapeguide.disturbing.masks import corrupt, soften
+from shapeguide.geometry.warp import WarpLimits, draw_affine_warps, warp_one_hot
+
+Maps: TypeAlias = Literal["clean", "softened", "corrupted"]
+"""What a network is trained on: maps as they are; every second one softened; and corrupted copies
+beside them."""
+
+CROP_MARGIN_VOXELS = 6
+ROOM = 1.35
+"""Room for the largest warp, and for a blob beside the structure."""
+
+
+@dataclass(frozen=True)
+class MaskBank:
+    """The masks of the training cases, ready to be drawn from."""
+
+    masks: Tensor
+    """uint8, shape (N, S, I, J, K)."""
+    spacing_mm: tuple[float, float, float]
+    limits: WarpLimits
+    people: tuple[str, ...] = ()
+    """Whom each case shows; when not given, each another person."""
+
+    def present(self) -> Tensor:
+        """Which case has which structure, bool (N, S)."""
+        return self.masks.flatten(2).amax(-1) > 0
+
+    def warped(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Masks (B, S, I, J, K), each under a random affine warp of its own, soft at the edge."""
+        warps = draw_affine_warps(self.limits, count=len(masks), generator=generator)
+        return warp_one_hot(masks.float(), warps, spacing_mm=self.spacing_mm)
+
+    def seen(self, masks: Tensor, *, maps: Maps, generator: torch.Generator) -> Tensor:
+        """Masks as a network in training sees them: warped and, unless clean, half of them soft."""
+        if maps != "clean":
+            softened = torch.rand(len(masks), generator=generator) < 0.5
+            if softened.any():
+                masks = masks.clone()
+                masks[softened] = soften(masks[softened], generator=generator)
+        return self.warped(masks, generator=generator)
+
+    def draw(self, count: int, *, maps: Maps, generator: torch.Generator) -> Tensor:
+        """So many different shapes, float (count, S, I, J, K).
+
+        The cases are all different as long as there are enough. Of `corrupted` maps every second
+        is a corrupted copy of one of the others: a shape of its own that looks much like it.
+        """
+        copies = 0
+        if maps == "corrupted":
+            # An odd one is either.
+            copies = (count + int(torch.randint(2, (1,), generator=generator))) // 2
+        order = torch.randperm(len(self.masks), generator=generator)
+        wanted = max(count - copies, copies)
+        chosen = order.repeat(-(-wanted // len(order)))[:wanted]
+        masks = self.masks[chosen].float()
+        if not copies:
+            return masks
+        return torch.cat([masks[: count - copies], corrupt(masks[:copies], generator=generator)])
+
+
+def cropped(masks: Sequence[Tensor]) -> Tensor:
+    """Masks (S, I, J, K) of each case to (N, S, i, j, k): a common box around each structure."""
+    boxes = [[_box(mask) for mask in case] for case in masks]
+    extents = [high - low + 1 for case in boxes for low, high in case if (high >= low).all()]
+    longest = torch.stack(extents).amax(0) if extents else torch.ones(3, dtype=torch.long)
+    shape = (longest.float() * ROOM).ceil().long() + 2 * CROP_MARGIN_VOXELS
+    found = torch.zeros((len(masks), len(masks[0]), *shape.tolist()), dtype=torch.bool)
+    for n, case in enumerate(masks):
+        for s, mask in enumerate(case):
+            low, high = boxes[n][s]
+            if (high < low).any():
+                continue
+            inside = mask[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))]
+            start = (shape - torch.tensor(inside.shape)) // 2
+            stop = start + torch.tensor(inside.shape)
+            found[n, s][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = inside
+    return found
+
+
+def _box(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last index of a mask (I, J, K) along each axis; last < first when empty."""
+    places = mask.nonzero()
+    if len(places) == 0:
+        return torch.zeros(3, dtype=torch.long), torch.full((3,), -1)
+    return places.amin(0), places.amax(0)

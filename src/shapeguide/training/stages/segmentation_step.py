@@ -1,0 +1,112 @@
+"""One step of the segmentation stage, and its validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from shapeguide.data.preprocess import PreparedCases
+from shapeguide.losses import GuideLoss, LossTerms, balanced, cross_entropy_loss, dice_loss
+from shapeguide.training.engine.loop import generator_for
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.stages.segmentation_batches import (
+    STAGE,
+    one_hot,
+    vary_intensities,
+    warp_batch,
+)
+from shapeguide.training.stages.shape import warp_limits
+
+
+@dataclass
+class SegmentationStep:
+    """One training step: vary, predict, and sum the loss terms."""
+
+    network: nn.Module
+    spacing_mm: tuple[float, float, float]
+    settings: TrainSettings
+    guide: GuideLoss | None = field(default=None)
+
+    def __call__(self, batch: tuple[Tensor, Tensor], iteration: int) -> LossTerms:
+        """Loss terms of a batch of images (B, 1, I, J, K) and class indices (B, I, J, K)."""
+        images, classes = self.varied(batch, iteration)
+        return self.terms(self.network(images).float(), classes, iteration)
+
+    def varied(self, batch: tuple[Tensor, Tensor], iteration: int) -> tuple[Tensor, Tensor]:
+        """The batch under warps and intensity changes drawn for this iteration."""
+        generator = generator_for(self.settings.seed, STAGE, iteration)
+        images, classes = warp_batch(
+            *batch,
+            warp_limits(self.settings),
+            share=self.settings.segmentation.warped_share,
+            spacing_mm=self.spacing_mm,
+            generator=generator,
+        )
+        if self.settings.segmentation.intensity_augmentation:
+            images = vary_intensities(images, generator=generator)
+        return images, classes
+
+    def terms(self, logits: Tensor, classes: Tensor, iteration: int) -> LossTerms:
+        """Loss terms of logits (B, 1 + structures, I, J, K)."""
+        chosen = self.settings.segmentation
+        # Balancing asks for gradients up to here; a node of our own keeps Fabric's hook out of it.
+        logits = logits.view_as(logits)
+        reference = one_hot(classes, logits.shape[1])
+        probabilities = logits.softmax(dim=1)
+        dice = dice_loss(probabilities[:, 1:], reference[:, 1:])
+        cross_entropy = None
+        if chosen.cross_entropy_weight:
+            cross_entropy = chosen.cross_entropy_weight * cross_entropy_loss(logits, classes)
+        if self.guide is None or iteration < chosen.dice_iterations:
+            return LossTerms(dice, cross_entropy)
+        found, weight = self.guide.guide(probabilities, reference), self.weight(iteration)
+        if not self.settings.shape_loss.is_balanced(self.settings.guidance):
+            return LossTerms(dice, cross_entropy, weight * found.loss, found.figures)
+        base = LossTerms(dice, cross_entropy).total
+        term, scale = balanced(base, found.loss, logits, share=weight)
+        return LossTerms(dice, cross_entropy, term, {**found.figures, "guidance_scale": scale})
+
+    def weight(self, iteration: int) -> float:
+        """Weight of the guide in an iteration: a ramp, if there is one, then its full weight.
+
+        With a balanced gradient it is alpha, whatever the guide.
+        """
+        guidance = self.settings.shape_loss
+        done = iteration + 1 - self.settings.segmentation.dice_iterations
+        ramp = min(1.0, done / guidance.ramp_iterations) if guidance.ramp_iterations else 1.0
+        full = {
+            "acnn": guidance.acnn_weight,
+            "srn": 1.0,  # its two weights are in its loss
+            "boundary": guidance.boundary_weight,
+            "hausdorff": guidance.hausdorff_weight,
+        }
+        if guidance.is_balanced(self.settings.guidance):
+            return guidance.alpha * ramp
+        return full.get(self.settings.guidance, guidance.alpha) * ramp
+
+
+@torch.no_grad()
+def validation_dice(network: nn.Module, cases: PreparedCases, names: list[str]) -> dict[str, float]:
+    """Mean Dice score of each structure over prepared cases, and their mean as `score`.
+
+    A structure that neither prediction nor reference holds counts for nothing.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    sums = torch.zeros(len(names))
+    counts = torch.zeros(len(names))
+    for case in cases:
+        image = torch.from_numpy(case.image).to(device)[None, None]
+        found = network(image).argmax(dim=1)[0].cpu()
+        reference = torch.from_numpy(case.classes)
+        for index in range(len(names)):
+            one, other = found == index + 1, reference == index + 1
+            size = one.sum() + other.sum()
+            if size > 0:
+                sums[index] += 2 * (one & other).sum() / size
+                counts[index] += 1
+    means = sums / counts.clamp(min=1)
+    named = {f"dice/{name}": float(mean) for name, mean in zip(names, means, strict=True)}
+    return {"score": float(means.mean()), **named}

@@ -1,0 +1,1 @@
+"""What a user does in one call and several rooms work on."""

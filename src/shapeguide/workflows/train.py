@@ -1,0 +1,83 @@
+"""What guides or restores, and then the segmenter, in one call: what `shapeguide train` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shapeguide.data.dataset import Dataset
+from shapeguide.errors import ConfigError
+from shapeguide.inference.usual import calibrate_restorer
+from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
+from shapeguide.models.restorer_model import RESTORER_FOLDER
+from shapeguide.models.segmenter import Segmenter
+from shapeguide.models.shape_model import ShapeModel
+from shapeguide.training.guides import Guide
+from shapeguide.training.settings.groups import TrainSettings, resolve
+from shapeguide.training.stages.autoencoder import train_autoencoder
+from shapeguide.training.stages.restorer import train_restorer
+from shapeguide.training.stages.segmentation import train_segmenter
+from shapeguide.training.stages.shape import train_shape
+
+SHAPE_FOLDER = "shape"
+
+
+def train(
+    dataset: Dataset,
+    *,
+    out: str | Path,
+    settings: TrainSettings | str = "default",
+    shape_network: ShapeModel | None = None,
+    progress: bool = True,
+) -> Segmenter:
+    """Train what the guidance needs, unless it is given, and then a segmenter.
+
+    With guidance "shape" a shape restorer is trained too, unless its iterations are 0, and
+    `predict_files` restores by it what is unusual for the segmenter. The segmenter does not depend
+    on it.
+
+    The same call resumes a killed run and loads a finished one.
+
+    Args:
+        dataset: Training cases with label maps and structures.
+        out: Run folder; what guides and what restores have their own folders inside: `shape`,
+            `autoencoder`, `restorer`.
+        settings: Settings, or the name of a preset; `guidance="none"` gives the plain baseline.
+        shape_network: A trained shape network to use instead of training one.
+        progress: Show progress bars.
+
+    Raises:
+        ConfigError: If settings, folder and data do not fit together.
+        DataError: If a case cannot be used.
+    """
+    folder, settings = Path(out), resolve(settings)
+    if shape_network is not None and settings.guidance != "shape":
+        raise ConfigError(
+            f"a shape network was given together with guidance {settings.guidance!r}; leave out "
+            "one of them"
+        )
+    guide: Guide | None = shape_network
+    if settings.guidance == "shape" and guide is None:
+        guide = train_shape(
+            dataset, run_dir=folder / SHAPE_FOLDER, settings=settings, progress=progress
+        )
+    elif settings.guidance in ("acnn", "srn"):
+        guide = train_autoencoder(
+            dataset, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
+        )
+    restores = settings.guidance == "shape" and settings.restorer.iterations > 0
+    if restores:
+        train_restorer(
+            dataset, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress
+        )
+    segmenter = train_segmenter(
+        dataset, guide, run_dir=folder, settings=settings, progress=progress
+    )
+    if restores:
+        calibrate_restorer(
+            folder,
+            dataset,
+            share=settings.restorer.usual_share,
+            device=settings.machine.device,
+            progress=progress,
+        )
+    return segmenter

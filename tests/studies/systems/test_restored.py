@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+import shapeguide as sg
+from shapeguide.data.dataset import Dataset
+from shapeguide.errors import ConfigError, DataError
+from shapeguide.storage.whole import write_json
+from shapeguide.studies.systems.design import Table2Design
+from shapeguide.studies.systems.engine import Table2, table2
+from shapeguide.studies.systems.experiment import Experiment
+from shapeguide.studies.systems.factorial import guidance
+from shapeguide.studies.systems.folder import ResultFiles, read_json
+from shapeguide.studies.systems.guides import load_guide, restoration, restorer_key
+from shapeguide.studies.systems.plan import plan_tasks
+from shapeguide.studies.systems.postprocessing import restorers
+from shapeguide.studies.systems.systems import systems_named
+from shapeguide.training.settings.groups import TrainSettings, preset
+
+DESIGN = Table2Design(
+    systems=systems_named(["plain"]),
+    seeds=(1,),
+    regimes=("few2",),
+    corruptions=(),
+    weights=("last",),
+)
+TEST_CASES = 2
+SCORED = ["dice", "hausdorff_mm", "missed"]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort") / "c"
+    sg.write_cohort(folder, count=5, spatial_shape=(24, 24, 24), spacing_mm=(2.0, 2.0, 2.0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings() -> TrainSettings:
+    quick = preset("quick")
+    return quick.changed(
+        restorer=quick.restorer.changed(iterations=3, channels=(4, 8), batch_size=1, caution=0.0),
+        segmentation=quick.segmentation.changed(
+            channels=(4, 8), dice_iterations=2, guided_iterations=1, batch_size=1
+        ),
+        machine=quick.machine.changed(device="cpu", precision="fp32"),
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shapeguide.studies.systems.engine.write_figures", lambda *_, **__: None)
+
+
+def parts_of(cohort: Path) -> tuple[Dataset, Dataset]:
+    dataset = sg.read_dataset(cohort).with_structures(horn=(1,))
+    return dataset.split_at_random(test_count=TEST_CASES)
+
+
+def run(cohort: Path, out: Path, settings: TrainSettings, *, keep: bool = False) -> Table2:
+    train, test = parts_of(cohort)
+    return table2(
+        train, test, out=out, settings=settings, design=DESIGN, keep_predictions=keep,
+        progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(
+    cohort: Path, settings: TrainSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("table2") / "out"
+    assert run(cohort, out, settings).complete
+    return out
+
+
+def experiment_of(
+    cohort: Path, out: Path, settings: TrainSettings, design: Table2Design
+) -> Experiment:
+    return Experiment(ResultFiles(out), *parts_of(cohort), settings, design)
+
+
+def scores_of(out: Path) -> Path:
+    return out / "cells" / "few2" / "seed1" / "plain" / "scores.csv"
+
+
+def test_each_system_is_restored_by_the_label_maps_that_its_guide_may_see(
+    cohort: Path, settings: TrainSettings
+) -> None:
+    everything = Table2Design(seeds=(4,), regimes=("few2", "all"))
+    experiment = experiment_of(cohort, Path("nowhere"), settings, everything)
+    found = {
+        cell.name: {name: key.text for name, key in restorers(experiment, cell).items()}
+        for cell in everything.cells()
+    }
+    assert {name: keys for name, keys in found.items() if keys} == {
+        "few2/4/plain": {
+            "restored": "few2/4/restorer",
+            "restored_all_maps": "all/4/restorer",
+            "srn": "few2/4/srn",
+        },
+        "few2/4/shape": {"restored": "few2/4/restorer"},
+        "few2/4/shape_all_maps": {"restored": "all/4/restorer"},
+        "few2/4/srn": {"srn": "few2/4/srn"},
+        "few2/4/srn_all_maps": {"srn": "all/4/srn"},
+        "all/4/plain": {"restored": "all/4/restorer", "srn": "all/4/srn"},
+        "all/4/shape": {"restored": "all/4/restorer"},
+        "all/4/srn": {"srn": "all/4/srn"},
+        **{
+            f"{regime}/4/{name}": {"restored": f"{regime}/4/restorer"}
+            for regime in ("few2", "all")
+            for name in ("unet2d", "fcn", "vnet")
+        },
+    }
+    assert len(found) > 12
+
+
+def test_restorers_are_trained_once_and_not_at_all_when_they_have_no_iterations(
+    cohort: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    design = replace(DESIGN, systems=systems_named(["plain", "shape", "shape_all_maps"]))
+
+    def planned(settings: TrainSettings, design: Table2Design) -> list[str]:
+        tasks = plan_tasks(experiment_of(cohort, tmp_path, settings, design), design.cells())
+        return [task.name for task in tasks if task.name.endswith("/restorer")]
+
+    assert planned(settings, design) == ["guide few2/1/restorer", "guide all/1/restorer"]
+    none = settings.changed(restorer=settings.restorer.changed(iterations=0))
+    assert planned(none, design) == []
+    assert planned(settings, replace(design, restores=False)) == []
+
+
+def test_the_factorial_of_the_guidance_restores_nothing(
+    cohort: Path, settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    designs = []
+
+    def noted(*_: object, design: Table2Design, **__: object) -> None:
+        designs.append(design)
+        raise DataError("that is enough")
+
+    monkeypatch.setattr("shapeguide.studies.systems.factorial.table2", noted)
+    train, test = parts_of(cohort)
+    with pytest.raises(DataError, match="that is enough"):
+        guidance(train, test, out="nowhere", settings=settings, design=DESIGN)
+    assert [design.restores for design in designs] == [False]
+
+
+def test_without_a_restorer_the_rest_is_scored_and_the_restored_follow_later(
+    finished: Path, cohort: Path, settings: TrainSettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail(*_: object, **__: object) -> None:
+        raise DataError("no restorer today")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("shapeguide.studies.systems.guides.train_restorer", fail)
+        found = run(cohort, out, settings)
+    assert found.failures == {
+        f"guide {regime}/1/restorer": "no restorer today" for regime in ("few2", "all")
+    }
+    assert list(found.scores["postprocess"].unique()) == ["none", "largest"]
+    before = scores_of(out).read_text()
+    assert run(cohort, out, settings).complete
+    assert scores_of(out).read_text().startswith(before)
+    same = ["case", "postprocess"]
+    later, at_once = (pd.read_csv(scores_of(one)).sort_values(same) for one in (out, finished))
+    pd.testing.assert_frame_equal(later.reset_index(drop=True), at_once.reset_index(drop=True))
+
+
+def test_a_folder_from_before_there_were_restorers_goes_on(
+    finished: Path, cohort: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "guides")
+    table = pd.read_csv(scores_of(out))
+    table[table["postprocess"].isin(["none", "largest"])].to_csv(scores_of(out), index=False)
+    before = scores_of(out).read_text()
+    identity = read_json(out / "experiment.json")
+    del identity["settings"]["restorer"]
+    write_json(out / "experiment.json", identity)
+    weights = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.safetensors")}
+    assert run(cohort, out, settings).complete
+    assert scores_of(out).read_text().startswith(before)
+    assert len(pd.read_csv(scores_of(out))) == len(table) == 4 * TEST_CASES
+    assert {path: path.stat().st_mtime_ns for path in weights} == weights
+    # From now on it is known which restorer it was.
+    other = settings.changed(restorer=settings.restorer.changed(iterations=4))
+    with pytest.raises(ConfigError, match=r"settings\.restorer\.iterations was 3, is 4"):
+        run(cohort, out, other)
+
+
+def two_boxes(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    restored = np.zeros_like(probabilities)
+    restored[1, 2:5, 2:5, 2:5] = restored[1, 10:16, 10:16, 10:16] = 1
+    restored[0] = 1 - restored[1]
+    return restored
+
+
+def untouched(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    return probabilities.copy()
+
+
+@pytest.mark.parametrize("restore", [two_boxes, untouched])
+def test_the_largest_component_of_a_restored_prediction_is_kept(
+    finished: Path, cohort: Path, settings: TrainSettings, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    restore: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    scores_of(out).unlink()
+    monkeypatch.setattr(
+        "shapeguide.studies.systems.scoring.restoration", lambda *_: {"last": restore}
+    )
+    found = run(cohort, out, settings, keep=True).scores
+    _, test = parts_of(cohort)
+    for case in test:
+        path = scores_of(out).parent / f"predictions/clean-last-restored/{case.id}.nii.gz"
+        label_map = sg.read_label_map(path, structures=test.structures)
+        if restore is two_boxes:
+            assert ndimage.label(label_map.data, np.ones((3, 3, 3)))[1] == 1
+            assert np.count_nonzero(label_map.data) == pytest.approx(6**3, rel=0.5)
+        else:
+            rows = found[found["case"] == case.id].set_index("postprocess")
+            restored, largest = (list(rows.loc[name, SCORED]) for name in ("restored", "largest"))
+            assert restored == largest
+
+
+def test_a_restorer_restores_and_is_no_guide(
+    finished: Path, cohort: Path, settings: TrainSettings
+) -> None:
+    experiment = experiment_of(cohort, finished, settings, DESIGN)
+    identity = read_json(finished / "experiment.json")["settings"]["data"]
+    space = settings.data.changed(
+        spacing_mm=identity["spacing_mm"], spatial_shape=identity["spatial_shape"]
+    )
+    experiment = replace(experiment, settings=settings.changed(data=space))
+    key = restorer_key("few2", 1)
+    with pytest.raises(ConfigError, match="few2/1/restorer restores predictions and guides no"):
+        load_guide(experiment, key)
+    probabilities = np.full((2, 16, 16, 16), 0.5, dtype=np.float32)
+    cell = DESIGN.cells()[0]
+    segmenter = sg.load_segmenter(experiment.files.run(cell), device="cpu")
+    restored = restoration(experiment, key, cell, {"last": segmenter})["last"](probabilities)
+    np.testing.assert_allclose(restored.sum(axis=0), 1, rtol=1e-5)

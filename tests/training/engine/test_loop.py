@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from shapeguide.errors import CheckpointError
+from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE, TrainingState, load_checkpoint
+from shapeguide.training.engine.log import LOG_FILE, read_log
+from shapeguide.training.engine.loop import (
+    LoopPlan,
+    LoopTask,
+    TrainingFailed,
+    cosine_decay,
+    generator_for,
+    train_loop,
+)
+from shapeguide.training.engine.weight_average import WeightAverage
+
+
+@dataclass
+class Terms:
+    total: Tensor
+
+    def watched(self) -> dict[str, Tensor]:
+        return {"loss": self.total.detach()}
+
+
+class Numbers(Dataset[Tensor]):
+    def __getitem__(self, iteration: int) -> Tensor:
+        return torch.randn((4, 3), generator=generator_for(0, iteration))
+
+
+class KilledError(Exception):
+    pass
+
+
+def state() -> TrainingState:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    return TrainingState(network, torch.optim.Adam(network.parameters()))
+
+
+def run(
+    folder: Path,
+    *,
+    fail_at: int | None = None,
+    iterations: int = 30,
+    workers: int = 0,
+    decay: float = 0.0,
+) -> TrainingState:
+    live = state()
+    live.average = WeightAverage(live.network, decay) if decay else None
+
+    def step(batch: Tensor, iteration: int) -> Terms:
+        if iteration == fail_at:
+            raise KilledError
+        return Terms((live.network(batch) - batch.sum(1, keepdim=True)).square().mean())
+
+    plan = LoopPlan(
+        "test", iterations, cosine_decay(0.1, 30), 7, num_workers=workers, progress=False
+    )
+    fabric = Fabric(accelerator="cpu", devices=1)
+    train_loop(live, plan, LoopTask(Numbers(), step), run_dir=folder, fabric=fabric)
+    return live
+
+
+def test_weights_that_are_no_numbers_never_replace_a_checkpoint(tmp_path: Path) -> None:
+    live = state()
+
+    def step(batch: Tensor, iteration: int) -> Terms:
+        if iteration == 11:
+            with torch.no_grad():
+                next(live.network.parameters()).fill_(torch.nan)
+        return Terms((live.network(batch) - 1).square().mean())
+
+    plan = LoopPlan("test", 30, cosine_decay(0.1, 30), 7, progress=False)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    with pytest.raises(TrainingFailed, match="weights that are not finite by iteration 14"):
+        train_loop(live, plan, LoopTask(Numbers(), step), run_dir=tmp_path, fabric=fabric)
+    kept = state()
+    load_checkpoint(kept, tmp_path / CHECKPOINT_FILE)
+    assert kept.iteration == 7
+    assert all(bool(weight.isfinite().all()) for weight in kept.network.parameters())
+
+
+def test_resumed_training_equals_the_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    for fail_at in (3, 8, 25):
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed", fail_at=fail_at)
+    resumed = run(tmp_path / "killed")
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+def test_resumed_log_holds_every_iteration_once(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        run(tmp_path, fail_at=26)
+    with (tmp_path / LOG_FILE).open("a") as opened:
+        opened.write('{"iteration": 2')
+    run(tmp_path)
+    assert [row["iteration"] for row in read_log(tmp_path / LOG_FILE)] == [10, 20, 30]
+
+
+def test_finished_training_does_nothing_more(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    again = run(tmp_path, fail_at=0)
+    assert again.iteration == 30
+    assert torch.equal(
+        next(iter(first.network.parameters())), next(iter(again.network.parameters()))
+    )
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    run(tmp_path)
+    checkpoint = tmp_path / CHECKPOINT_FILE
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors"):
+        run(tmp_path)
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    network = nn.Linear(5, 5)
+    other = TrainingState(network, torch.optim.Adam(network.parameters()))
+    plan = LoopPlan("test", 40, cosine_decay(0.1, 40), 7, progress=False)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this training"):
+        train_loop(
+            other,
+            plan,
+            LoopTask(Numbers(), lambda batch, _: Terms(batch.mean())),
+            run_dir=tmp_path,
+            fabric=Fabric(accelerator="cpu", devices=1),
+        )
+
+
+def test_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    live = state()
+    plan = LoopPlan("test", 10, cosine_decay(0.1, 10), 5, progress=False)
+    with pytest.raises(TrainingFailed, match="last checkpoint is kept"):
+        train_loop(
+            live,
+            plan,
+            LoopTask(Numbers(), lambda batch, _: Terms(live.network(batch).sum() * float("nan"))),
+            run_dir=tmp_path,
+            fabric=Fabric(accelerator="cpu", devices=1),
+        )
+
+
+def test_best_score_is_kept_once_reached(tmp_path: Path) -> None:
+    live, scores, kept = state(), iter([0.2, 0.9, 0.4]), []
+    plan = LoopPlan("test", 30, cosine_decay(0.1, 30), 7, validate_every=10, progress=False)
+    train_loop(
+        live,
+        plan,
+        LoopTask(
+            Numbers(),
+            lambda batch, _: Terms(live.network(batch).square().mean()),
+            validate=lambda: {"score": next(scores)},
+            keep_best=lambda: kept.append(live.iteration),
+        ),
+        run_dir=tmp_path,
+        fabric=Fabric(accelerator="cpu", devices=1),
+    )
+    assert kept == [10, 20]
+    assert (live.best_score, live.best_iteration) == (0.9, 20)
+
+
+def test_workers_give_the_same_training_as_none(tmp_path: Path) -> None:
+    without, with_one = (run(tmp_path / str(n), iterations=8, workers=n) for n in (0, 1))
+    for name, value in without.network.state_dict().items():
+        assert torch.equal(value, with_one.network.state_dict()[name])
+
+
+def test_generators_of_neighbouring_iterations_differ() -> None:
+    draws = {float(torch.rand(1, generator=generator_for(0, 2, n))) for n in range(100)}
+    assert len(draws) == 100
+
+
+def test_average_of_weights_follows_the_published_recursion() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        network.weight.fill_(0.0)
+    average = WeightAverage(network, 0.5)
+    naive = 0.0
+    for done, weight in enumerate((8.0, 4.0, -2.0, 6.0, 1.0), start=1):
+        with torch.no_grad():
+            network.weight.fill_(weight)
+        average.update(done)
+        kept = min(0.5, (1 + done) / (10 + done))
+        naive = kept * naive + (1 - kept) * weight
+    assert average.tensors["weight"].item() == pytest.approx(naive)
+
+
+def test_average_covers_running_statistics_and_copies_counters() -> None:
+    network = nn.BatchNorm1d(2)
+    average = WeightAverage(network, 0.9)
+    network(torch.full((4, 2), 10.0) + torch.randn((4, 2), generator=generator_for(0)))
+    average.update(1)
+    kept = 2 / 11
+    assert network.running_mean is not None
+    moved = (1 - kept) * network.running_mean
+    assert torch.allclose(average.tensors["running_mean"], moved)
+    assert average.tensors["num_batches_tracked"].item() == 1
+
+
+def test_resumed_average_equals_the_undisturbed_one_to_the_bit(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", decay=0.9).average
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", fail_at=17, decay=0.9)
+    resumed = run(tmp_path / "killed", decay=0.9).average
+    assert whole is not None
+    assert resumed is not None
+    for name, value in whole.tensors.items():
+        assert torch.equal(value, resumed.tensors[name])
+
+
+def test_average_changes_nothing_about_the_training(tmp_path: Path) -> None:
+    without, with_one = run(tmp_path / "without"), run(tmp_path / "with", decay=0.9)
+    assert with_one.average is not None
+    for name, value in without.network.state_dict().items():
+        assert torch.equal(value, with_one.network.state_dict()[name])
+        assert not torch.equal(value, with_one.average.tensors[name])
+
+
+def test_checkpoint_without_an_average_starts_one_from_its_weights(tmp_path: Path) -> None:
+    old = run(tmp_path, iterations=5)
+    live = state()
+    live.average = WeightAverage(live.network, 0.9)
+    load_checkpoint(live, tmp_path / CHECKPOINT_FILE)
+    for name, value in old.network.state_dict().items():
+        assert torch.equal(live.average.tensors[name], value)
+    plain = state()
+    run(tmp_path / "averaged", iterations=5, decay=0.9)
+    load_checkpoint(plain, tmp_path / "averaged" / CHECKPOINT_FILE)
+    assert plain.iteration == 5

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from shapeguide.errors import ConfigError
+from shapeguide.training.settings.groups import PRESETS, TrainSettings, build, preset, resolve
+
+
+def test_paper_preset_is_the_published_schedule() -> None:
+    paper = preset("paper")
+    assert paper.shape.iterations == 200
+    assert (paper.segmentation.dice_iterations, paper.segmentation.guided_iterations) == (800, 400)
+    assert paper.segmentation.batch_size == paper.shape.batch_size == 1
+    assert paper.segmentation.learning_rate == paper.shape.learning_rate == 1e-4
+    assert (paper.shape_loss.alpha, paper.shape_loss.cap) == (0.1, 1.0)
+    assert (paper.shape_loss.cap_form, paper.shape_loss.distance) == ("hard", "raw")
+    assert paper.shape.objective == "pairwise"
+    assert (paper.warp.rotation_deg, paper.warp.scale) == (8.0, (0.85, 1.15))
+
+
+def test_default_preset_trains_as_many_iterations_as_the_paper() -> None:
+    assert preset("default").segmentation.iterations == preset("paper").segmentation.iterations
+
+
+def test_presets_survive_a_round_trip_through_json() -> None:
+    for settings in PRESETS.values():
+        assert TrainSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_settings_name_the_value_that_does_not_fit() -> None:
+    with pytest.raises(ConfigError, match="seed"):
+        preset("default").changed(seed=-1)
+    with pytest.raises(ConfigError, match=r"warp.*smallest scale"):
+        build(TrainSettings, {"warp": {"scale": (1.2, 0.8)}})
+    with pytest.raises(ConfigError, match="wrong"):
+        build(TrainSettings, {"wrong": 1})
+    with pytest.raises(ConfigError, match="at least 1"):
+        build(TrainSettings, {"segmentation": {"dice_iterations": 0, "guided_iterations": 0}})
+
+
+def test_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="default, paper, quick"):
+        resolve("fast")
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        preset("default").seed = 3

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shapeguide.disturbing.masks import corrupt, soften
+from shapeguide.geometry.warp import WarpLimits
+from shapeguide.models.aligned_pose import AlignedPose
+from shapeguide.models.shape_network import ShapeNetwork
+from shapeguide.training.engine.loop import generator_for
+from shapeguide.training.shape import (
+    MaskBank,
+    pairwise_terms,
+    people_apart,
+    surface_targets,
+    surface_terms,
+)
+from shapeguide.training.shape.separation import (
+    ShapeQuality,
+    mean_distance_between_cases,
+    measure_quality,
+)
+
+SPACING = (1.0, 1.0, 1.0)
+
+
+def ellipsoid(i: float, j: float, k: float, bump: float = 0.0, edge: int = 24) -> Tensor:
+    line = torch.arange(edge) - (edge - 1) / 2
+    a, b, c = torch.meshgrid(line, line, line, indexing="ij")
+    body = (a / i) ** 2 + (b / j) ** 2 + (c / k) ** 2 <= 1
+    knob = (a - i * 0.8) ** 2 + (b - j * 0.4) ** 2 + c**2 <= bump**2
+    return (body | knob).to(torch.uint8)[None, None]
+
+
+def bank() -> MaskBank:
+    masks = torch.cat([ellipsoid(4, 7, 5), ellipsoid(4, 7, 5, bump=3), ellipsoid(6, 3, 5, bump=4)])
+    return MaskBank(masks, SPACING, WarpLimits(translation_mm=0.0))
+
+
+class Constant(nn.Module):
+    """A collapsed trunk: the same for every mask."""
+
+    def forward(self, masks: Tensor) -> Tensor:
+        return torch.ones((len(masks), 1, 2, 2, 2))
+
+
+def test_corruption_changes_every_mask_and_keeps_it_binary() -> None:
+    masks = ellipsoid(5, 7, 6).repeat(16, 2, 1, 1, 1).float()
+    broken = corrupt(masks, generator=generator_for(0, 1))
+    assert broken.shape == masks.shape
+    assert set(broken.unique().tolist()) == {0.0, 1.0}
+    assert ((broken != masks).flatten(2).any(-1)).float().mean() > 0.9
+    overlap = 2 * (broken * masks).flatten(2).sum(-1) / (broken + masks).flatten(2).sum(-1)
+    assert overlap.min() > 0.3
+    assert overlap.max() <= 1.0
+
+
+def test_corruption_is_the_same_for_the_same_generator() -> None:
+    masks = ellipsoid(5, 7, 6).float()
+    first, second = (corrupt(masks, generator=generator_for(0, 1)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_softening_keeps_the_half_level_where_it_was() -> None:
+    masks = ellipsoid(5, 7, 6).float()
+    soft = soften(masks, generator=generator_for(0, 1))
+    assert ((soft > 0) & (soft < 1)).any()
+    changed = ((soft > 0.5) != (masks > 0.5)).float().sum()
+    assert changed / masks.sum() < 0.15
+
+
+def test_targets_are_zero_for_one_shape_in_two_sizes_and_not_for_two_shapes() -> None:
+    small, large = ellipsoid(4, 7, 5).float(), ellipsoid(6, 10.5, 7.5).float()
+    other = ellipsoid(6, 3, 5, bump=4).float()
+    assert surface_targets(small, small, SPACING).item() == 0.0
+    assert surface_targets(small, large, SPACING).item() < 0.1
+    assert surface_targets(small, other, SPACING).item() > 0.15
+
+
+def test_targets_in_the_aligned_pose_count_stretch_and_not_size() -> None:
+    pose = AlignedPose(1, shape=24)
+    small, large = ellipsoid(4, 7, 5).float(), ellipsoid(6, 10.5, 7.5).float()
+    longer = ellipsoid(4, 10.5, 5).float()
+    pose.fit(small, spacing_mm=SPACING)
+    assert surface_targets(small, small, SPACING, pose=pose).item() == 0.0
+    same = surface_targets(small, large, SPACING, pose=pose).item()
+    stretched = surface_targets(small, longer, SPACING, pose=pose).item()
+    assert stretched > 3 * same
+    # The canonical pose takes the stretch out.
+    assert surface_targets(small, longer, SPACING).item() < 0.1
+
+
+def test_targets_of_an_empty_mask_are_zero() -> None:
+    mask = ellipsoid(4, 7, 5).float()
+    assert surface_targets(mask, torch.zeros_like(mask), SPACING).item() == 0.0
+
+
+def test_unit_is_the_mean_distance_between_two_cases() -> None:
+    unit = people_apart(bank(), generator=generator_for(0, 1), pairs=24)
+    masks = bank().masks.float()
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    each = [surface_targets(masks[a : a + 1], masks[b : b + 1], SPACING).item() for a, b in pairs]
+    assert min(each) < unit < max(each)
+
+
+def test_single_case_can_train_against_its_corrupted_copies() -> None:
+    alone = MaskBank(ellipsoid(4, 7, 5), SPACING, WarpLimits(translation_mm=0.0))
+    network = ShapeNetwork(["a"], channels=(2, 4), canonical_shape=16)
+    terms = surface_terms(network, alone, unit=0.2, batch_size=3, generator=generator_for(0, 1))
+    assert terms.total.isfinite()
+    assert people_apart(alone, generator=generator_for(0, 1), pairs=4) > 0
+
+
+def test_constant_network_minimises_the_published_objective_and_is_found_collapsed() -> None:
+    network = ShapeNetwork(["a"], channels=(2,), pose="grid")
+    network.trunks[0] = Constant()
+    terms = pairwise_terms(network, bank(), batch_size=2, generator=generator_for(0, 1))
+    assert terms.total.item() == 0.0
+    (quality,) = measure_quality(
+        network, bank(), pairs=12, generator=generator_for(0, 2), held_out=True
+    )
+    assert quality.collapsed
+    assert quality.auc == pytest.approx(0.5)
+
+
+def test_network_that_tells_cases_apart_is_not_collapsed() -> None:
+    network = ShapeNetwork(["a"], channels=(4, 8), canonical_shape=16)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    unit = people_apart(bank(), generator=generator_for(0, 1), pairs=12)
+    for iteration in range(60):
+        generator = generator_for(0, 1, iteration)
+        terms = surface_terms(network, bank(), unit=unit, batch_size=6, generator=generator)
+        optimizer.zero_grad()
+        terms.total.backward()
+        optimizer.step()
+    (quality,) = measure_quality(
+        network, bank(), pairs=30, generator=generator_for(0, 2), held_out=False
+    )
+    assert not quality.collapsed, str(quality)
+    assert quality.different > quality.same
+    calibration = mean_distance_between_cases(
+        network, bank(), pairs=30, generator=generator_for(0, 2)
+    )
+    assert calibration.item() == pytest.approx(quality.different)
+
+
+def test_verdict_follows_from_the_figures() -> None:
+    good = ShapeQuality("a", 0.2, 0.8, 4.0, 0.99, 0.2, 8, True)
+    assert not good.collapsed
+    assert "tells cases apart" in str(good)
+    assert "held-out" in str(good)
+    assert ShapeQuality("a", 0.2, 0.2, 1.0, 0.5, 0.2, 8, True).collapsed
+    assert ShapeQuality("a", 0.2, 0.8, 4.0, float("nan"), 0.2, 8, True).collapsed

@@ -185,8 +185,8 @@ def test_another_share_makes_other_label_maps(
     models: tuple[RestorerModel, Segmenter], tmp_path: Path
 ) -> None:
     restorer, segmenter = models
-    for usual in (0.1, 0.2):
-        restorers = Restorers(restorer=replace(restorer, usual_disagreement=usual))
+    for threshold in (0.1, 0.2):
+        restorers = Restorers(restorer=replace(restorer, usual_disagreement=threshold))
         origin = origin_of(segmenter, restorers, largest_component=False)
         if usual == 0.1:
             claim_folder(tmp_path, origin, overwrite=False)

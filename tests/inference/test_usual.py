@@ -188,7 +188,7 @@ def test_another_share_makes_other_label_maps(
     for threshold in (0.1, 0.2):
         restorers = Restorers(restorer=replace(restorer, usual_disagreement=threshold))
         origin = origin_of(segmenter, restorers, largest_component=False)
-        if usual == 0.1:
+        if threshold == 0.1:
             claim_folder(tmp_path, origin, overwrite=False)
     with pytest.raises(ConfigError, match=r"usual_disagreement was 0\.1, is 0\.2"):
         claim_folder(tmp_path, origin, overwrite=False)

@@ -15,7 +15,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Its only item is the time in seconds."""
     now = [0.0]
     stub = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr("shapeguide.training.engine.log.time", stub)
+    monkeypatch.setattr("shapeguide.progress.time", stub)
     return now
 
 

@@ -225,7 +225,8 @@ def test_a_link_inside_the_folder_is_fine(tmp_path: Path) -> None:
         ([3], "expected"),
         ([{"image": ["a", "b"]}], "expected"),
         ([{"image": "imagesTr/a.nii.gz", "group": 3}], '"group" is 3'),
-        ([{"image": "imagesTr/a.nii.gz", "id": "../a"}], "hold no slash"),
+        ([{"image": "imagesTr/a.nii.gz", "id": "../a"}], "case id cannot be '../a'"),
+        ([{"image": "imagesTr/a.nii.gz", "id": "nul.1"}], "a device"),
         ([{"image": "imagesTr/a.txt"}], "not the name of a scan"),
         ([{"image": "a\0.nii.gz"}], "a.*nii"),
         ([{"image": "a" * 5000 + ".nii.gz"}], "not a usable path"),
@@ -325,6 +326,30 @@ def test_an_empty_label_map_in_another_space_is_refused_too(tmp_path: Path) -> N
     entry = write_case(tmp_path, "far", affine=moved((100, 0, 0)), ids=empty)
     with pytest.raises(GeometryError, match="do not overlap"):
         read_dataset(described(tmp_path, [entry]))[0].read_label_map()
+
+
+def test_a_foreign_description_names_nothing_outside_the_output_folder(tmp_path: Path) -> None:
+    evil = {"x/../../../evil": [1]}
+    with pytest.raises(ConfigError, match=r"cannot be named 'x/../../../evil': it holds /"):
+        read_dataset(described(tmp_path, [write_case(tmp_path, "a")], structures=evil))
+
+
+def test_a_label_whose_name_is_no_file_name_gives_a_structure_named_by_its_id(
+    tmp_path: Path,
+) -> None:
+    labels = {"1": "CON", "2": "long " * 50}
+    dataset = read_dataset(described(tmp_path, [write_case(tmp_path, "a")], labels=labels))
+    assert [item.name for item in dataset.structures] == ["label_1", "label_2"]
+
+
+@pytest.mark.parametrize("case_id", ["NA", "nan", "null", "Anna B"])
+def test_odd_words_may_be_case_ids(tmp_path: Path, case_id: str) -> None:
+    assert Case(case_id, tmp_path / "scan.nii.gz").id == case_id
+
+
+def test_the_person_of_a_case_is_its_group_or_the_case_itself() -> None:
+    assert Case("a1", Path("a1.nii.gz"), group="Ann").person == "Ann"
+    assert Case("a1", Path("a1.nii.gz")).person == "a1"
 
 
 def test_errors_name_the_case_once(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -44,7 +47,24 @@ def test_structures_must_be_apart(structures: tuple[Structure, ...], message: st
         check_structures(structures)
 
 
-@pytest.mark.parametrize(("name", "ids"), [("", (1,)), ("a", ()), ("a", (0,)), ("a", (2, 2))])
-def test_structure_needs_a_name_and_positive_label_ids(name: str, ids: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError):
-        Structure(name, ids)
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ((), "found ()"),
+        ((0,), "0 is the background"),
+        ((2, 2), "different label ids"),
+        ((2**31,), "to 2147483647, found (2147483648,)"),
+        ((True,), "found (True,)"),
+        (("1",), "found ('1',)"),
+        (tuple(range(1000)), "found (0, 1, 2, 3, 4, 5, ...)"),
+    ],
+)
+def test_a_structure_has_different_label_ids_that_files_can_hold(ids: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match="structure a: .*" + re.escape(message)):
+        Structure("a", ids)
+
+
+@pytest.mark.parametrize("name", ["", "x/../../../evil", "..", "a\0b", "nul", "a\ud800"])
+def test_a_structure_is_not_named_as_no_file_can_be(name: str) -> None:
+    with pytest.raises(ConfigError, match="a structure cannot be named"):
+        Structure(name, (1,))

@@ -16,6 +16,7 @@ from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import resample_label_map
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
+from shapeguide.storage.names import name_fault, shown
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,11 @@ POINTS_TRIED = 100_000
 
 @dataclass(frozen=True)
 class Case:
-    """Files of one scan; nothing is read before it is asked for."""
+    """Files of one scan; nothing is read before it is asked for.
+
+    Raises:
+        DataError: If the id cannot be the name of a file, see `name_fault`.
+    """
 
     id: str
     image: Path
@@ -44,6 +49,20 @@ class Case:
     label_to_image: Rows | None = None
     """Voxel index of the label map to voxel index of the image, (4, 4), where their headers do not
     say how they lie to each other; it replaces what the header of the label map states."""
+
+    def __post_init__(self) -> None:
+        fault = name_fault(self.id)
+        if fault:
+            raise DataError(
+                f"{shown(self.image.name)}: its case id cannot be {shown(self.id)}: {fault}; files "
+                'are named after cases, so rename the scan or state another "id" in the dataset '
+                "description"
+            )
+
+    @property
+    def person(self) -> str:
+        """Whom the scan shows: the group, or the case itself where it has none."""
+        return self.id if self.group is None else self.group
 
     def read_grid(self) -> Grid:
         """Grid of the image, from its header alone; raises as `read_volume`."""

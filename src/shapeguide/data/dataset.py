@@ -238,8 +238,8 @@ def check_apart(train: Dataset, test: Dataset) -> None:
     Raises:
         ConfigError: If a person has cases on both sides.
     """
-    trained = {case.group or case.id: case.id for case in train}
-    both = [(trained[who], case.id) for case in test if (who := case.group or case.id) in trained]
+    trained = {case.person: case.id for case in train}
+    both = [(trained[case.person], case.id) for case in test if case.person in trained]
     if both:
         shown = ", ".join(one if one == other else f"{one} = {other}" for one, other in both[:5])
         raise ConfigError(

@@ -23,6 +23,7 @@ from shapeguide.data.headers import case_id_of, stored_files
 from shapeguide.data.placement import check_orientation
 from shapeguide.errors import DataError
 from shapeguide.geometry.volume import Structure, check_structures
+from shapeguide.storage.names import name_fault
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,8 @@ def slug(name: str) -> str:
 def _one_for_each(labels: Mapping[int, str]) -> tuple[Structure, ...]:
     if len(labels) > 255:
         return ()
-    names = {label_id: slug(name) or f"label_{label_id}" for label_id, name in labels.items()}
+    slugs = {label_id: slug(name) for label_id, name in labels.items()}
+    names = {id_: f"label_{id_}" if name_fault(name) else name for id_, name in slugs.items()}
     counts = Counter(names.values())
     return tuple(
         Structure(name if counts[name] == 1 else f"{name}_{label_id}", (label_id,))
@@ -187,8 +189,6 @@ def _case(entry: object, root: Path, *, allow_outside: bool) -> Case:
             raise DataError(f'{entry["image"]}: "{key}" is {value!r}; expected a text')
     image = _file(entry["image"], root, allow_outside=allow_outside)
     case_id = texts["id"] or case_id_of(image)
-    if not re.fullmatch(r"[^/\\\0]+", case_id) or case_id in (".", ".."):
-        raise DataError(f"case id {case_id!r}: ids become file names and hold no slash")
     if texts["orientation"] is not None:
         check_orientation(texts["orientation"])
     label_map = None
@@ -198,7 +198,7 @@ def _case(entry: object, root: Path, *, allow_outside: bool) -> Case:
         case_id,
         image,
         label_map,
-        texts["group"],
+        texts["group"] or None,
         orientation=texts["orientation"],
         label_to_image=_affine(case_id, entry.get("label_to_image")),
     )

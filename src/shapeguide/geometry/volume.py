@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,22 +10,35 @@ from numpy.typing import NDArray
 
 from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
+from shapeguide.storage.names import name_fault, shown
+
+LARGEST_LABEL_ID = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A named anatomical structure: the set of label ids that stand for it in files."""
+    """A named anatomical structure: the set of label ids that stand for it in files.
+
+    Raises:
+        ConfigError: If the name cannot be that of a file, see `name_fault`, or the label ids are
+            not different whole numbers from 1 to 2^31 - 1.
+    """
 
     name: str
     label_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.name or not self.label_ids:
-            raise ConfigError(f"a structure needs a name and label ids, found {self}")
-        if min(self.label_ids) < 1 or len(set(self.label_ids)) != len(self.label_ids):
+        fault = name_fault(self.name)
+        if fault:
             raise ConfigError(
-                f"structure {self.name}: label ids must be positive and different, "
-                f"found {self.label_ids}; 0 is the background"
+                f"a structure cannot be named {shown(self.name)}: {fault}; files are named after "
+                "structures, so choose another name"
+            )
+        ids = self.label_ids
+        if not ids or not all(map(_is_label_id, ids)) or len(set(ids)) < len(ids):
+            raise ConfigError(
+                f"structure {self.name}: expected one or more different label ids from 1 to "
+                f"{LARGEST_LABEL_ID}, found {reprlib.repr(ids)}; 0 is the background"
             )
 
 
@@ -129,6 +143,12 @@ def check_structures(structures: tuple[Structure, ...]) -> None:
         raise ConfigError(f"two structures share a label id: {structures}; name each id once")
     if len(structures) > 255:
         raise ConfigError(f"at most 255 structures, found {len(structures)}")
+
+
+def _is_label_id(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return 1 <= int(value) <= LARGEST_LABEL_ID
 
 
 def _check_shape(data: NDArray[np.generic], grid: Grid) -> None:

@@ -88,7 +88,7 @@ def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Datase
     count = settings.segmentation.validation_cases
     if count is None:
         enough = len(dataset) >= SMALLEST_TRAINING_SET
-        scans = Counter(case.group or case.id for case in dataset)
+        scans = Counter(case.person for case in dataset)
         enough = enough and len(scans) > 1
         count = max(min(8, max(1, len(dataset) // 10)), min(scans.values())) if enough else 0
     if count == 0:

@@ -107,7 +107,7 @@ def _chosen(
     for name, side in (("train", train), ("test", test)):
         lacking = len(side) - len(sides[name])
         role = "training" if name == "train" else "held-out"
-        people = {case.group or case.id for case in sides[name]}
+        people = {case.person for case in sides[name]}
         if len(people) < FEWEST_PEOPLE:
             raise ConfigError(
                 f"{train.name}: table 1 compares people and needs {role} cases of at least "

@@ -148,7 +148,7 @@ def _collect(
         reasons = "; ".join(f"{name}: {why}" for name, why in list(failures.items())[:3])
         raise ConfigError(f"{files.folder}: no cell is finished: {reasons}")
     scores = pd.concat([_asked(design, read_scores(files.scores(cell))) for cell in cells])
-    person = {case.id: case.group or case.id for case in experiment.test}
+    person = {case.id: case.person for case in experiment.test}
     scores["person"] = scores["case"].map(person)
     found = Table2(
         folder=files.folder,

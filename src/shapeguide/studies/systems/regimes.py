@@ -30,9 +30,9 @@ def training_cases(train: Dataset, regime: str, seed: int) -> Dataset:
         )
     order = np.random.default_rng([seed, len(train)]).permutation(len(train))
     drawn = [train[int(place)] for place in order]
-    first = {case.group or case.id: case for case in reversed(drawn)}
+    first = {case.person: case for case in reversed(drawn)}
     # Further scans of somebody come after everybody's first, each in the order drawn.
-    drawn.sort(key=lambda case: first[case.group or case.id] is not case)
+    drawn.sort(key=lambda case: first[case.person] is not case)
     return train.select(case.id for case in drawn[:count])
 
 

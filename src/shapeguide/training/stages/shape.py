@@ -123,7 +123,7 @@ def mask_bank(
     else:
         masks = cropped(list(whole))
         limits = WarpLimits(limits.rotation_deg, limits.scale, translation_mm=0.0)
-    people = tuple(case.group or case.id for case in cases.cases)
+    people = tuple(case.person for case in cases.cases)
     return MaskBank(masks.to(torch.uint8).to(device), space.spacing_mm, limits, people)
 
 

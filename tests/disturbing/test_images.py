@@ -12,7 +12,6 @@ from shapeguide.disturbing.images import (
     GHOST_STRENGTH,
     LOG_GAMMA,
     NOISE_DEVIATIONS,
-    SEVERITIES,
     SLAB_SHARE,
     SLICE_MM,
     degrade,
@@ -20,6 +19,7 @@ from shapeguide.disturbing.images import (
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Volume
+from shapeguide.vocabulary import CORRUPTIONS, SEVERITIES
 
 NAMES = tuple(DEGRADATIONS)
 
@@ -155,3 +155,7 @@ def test_unknown_names_and_severities_are_errors(scan: Volume) -> None:
         degrade(scan, "fog", 1, seed=(0,))
     with pytest.raises(ConfigError, match="severities are 0 to 3, found 4"):
         degrade(scan, "noise", 4, seed=(0,))
+
+
+def test_every_corruption_of_the_vocabulary_is_there_in_its_order() -> None:
+    assert tuple(DEGRADATIONS) == CORRUPTIONS

@@ -15,24 +15,26 @@ from shapeguide.geometry.volume import Structure
 from shapeguide.models.autoencoder_model import (
     AutoencoderDescription,
     AutoencoderModel,
-    Flavour,
     build_autoencoder,
 )
 from shapeguide.models.mask_autoencoder import MaskAutoencoder
 from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
+from shapeguide.vocabulary import AutoencoderName
 
 STRUCTURES = (Structure("horn", (1,)), Structure("lobe", (2, 3)))
 ODD = (9, 12, 7)
 
 
-def autoencoder(flavour: Flavour, spatial_shape: tuple[int, int, int] = ODD) -> MaskAutoencoder:
+def autoencoder(
+    flavour: AutoencoderName, spatial_shape: tuple[int, int, int] = ODD
+) -> MaskAutoencoder:
     torch.manual_seed(0)
     return build_autoencoder(
         flavour, classes=3, spatial_shape=spatial_shape, channels=(4, 8), code_length=5
     ).eval()
 
 
-def model(flavour: Flavour) -> AutoencoderModel:
+def model(flavour: AutoencoderName) -> AutoencoderModel:
     space = WorkingSpace((1.0, 1.0, 1.0), ODD)
     row = {"structure": "horn", "dice": 0.4, "cases": 2, "held_out": True}
     rows = (row, {**row, "structure": "lobe", "dice": 0.9})

@@ -25,7 +25,6 @@ from shapeguide.models.model_files import (
 from shapeguide.models.segmenter import (
     SEGMENTERS,
     SegmenterDescription,
-    SegmenterName,
     SegmenterNetwork,
     build_segmenter,
     divisor_of,
@@ -34,6 +33,7 @@ from shapeguide.models.unet import UNet3d
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
 from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings, preset
+from shapeguide.vocabulary import SEGMENTER_NAMES, SegmenterName
 
 NAMES = tuple(SEGMENTERS)
 CHANNELS = (2, 4, 8)
@@ -55,7 +55,7 @@ def recorded_shapes(modules: nn.ModuleList) -> list[tuple[int, ...]]:
 
 def test_the_settings_name_the_segmenters_of_the_table() -> None:
     named = get_args(SegmentationSettings.model_fields["segmenter"].annotation)
-    assert set(named) == set(SEGMENTERS) == set(get_args(SegmenterName))
+    assert set(named) == set(SEGMENTERS) == set(SEGMENTER_NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

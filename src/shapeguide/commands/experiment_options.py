@@ -19,14 +19,12 @@ from shapeguide.commands.arguments import (
 from shapeguide.commands.terminal import complain, print_table, tell
 from shapeguide.errors import ConfigError
 from shapeguide.studies.systems.design import (
-    CORRUPTIONS,
     REGIMES,
-    SEVERITIES,
     WEIGHTS,
     Table2Design,
-    Weights,
 )
 from shapeguide.training.settings.groups import TrainSettings, build
+from shapeguide.vocabulary import CORRUPTIONS, SEVERITIES, WeightsName
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import Dataset
@@ -99,7 +97,7 @@ class ExperimentInCells(ExperimentOnCases):
     """How test images are degraded; clean ones are always tested."""
     severities: tuple[int, ...] = SEVERITIES
     """How much: 1 mild to 3 severe."""
-    weights: tuple[Weights, ...] = WEIGHTS
+    weights: tuple[WeightsName, ...] = WEIGHTS
     """Weights that are tested: their average over the iterations, the last, or the best ones."""
     jobs: int = 1
     """Cells that are worked on at a time, each in its own process."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Union
 
 from tyro.conf import Positional, arg, subcommand
 
@@ -18,9 +18,10 @@ from shapeguide.commands.experiment_options import (
     with_settings,
 )
 from shapeguide.commands.terminal import print_table, tell
-from shapeguide.studies.separation.design import OBJECTIVES, POSES, Table1Design
+from shapeguide.studies.separation.design import OBJECTIVES, Table1Design
 from shapeguide.studies.systems.factors import GuidanceFactors
 from shapeguide.studies.systems.systems import SYSTEMS, systems_named
+from shapeguide.vocabulary import POSES, Balance, CapForm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +117,9 @@ class Guidance(ExperimentInCells):
 
     alphas: tuple[float, ...] = GuidanceFactors.alphas
     """Weights of the shape loss."""
-    cap_forms: tuple[Literal["hard", "smooth"], ...] = GuidanceFactors.cap_forms
+    cap_forms: tuple[CapForm, ...] = GuidanceFactors.cap_forms
     """Forms of the cap."""
-    balances: tuple[Literal["none", "gradient"], ...] = GuidanceFactors.balances
+    balances: tuple[Balance, ...] = GuidanceFactors.balances
     """Whether alpha is relative to the gradient of the Dice loss."""
     ramps: tuple[float, ...] = GuidanceFactors.ramps
     """Shares of the guided iterations over which the weight grows to alpha."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -26,6 +26,7 @@ from shapeguide.data.splits import read_split
 from shapeguide.errors import ConfigError
 from shapeguide.storage.whole import write_json
 from shapeguide.training.settings.groups import TrainSettings, build
+from shapeguide.vocabulary import Device, WeightsName
 
 if TYPE_CHECKING:
     from shapeguide.data.case import Case
@@ -122,9 +123,9 @@ class Predict:
     """Restore predictions by the SRN autoencoder of the run instead."""
     autoencoder: OptionalPath = None
     """A run whose SRN autoencoder restores them instead."""
-    weights: Literal["last", "best", "average"] = "last"
+    weights: WeightsName = "last"
     """Those after the last iteration, with the best validation score, or averaged."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Device = "auto"
     overwrite: bool = False
     """Segment scans again whose label map is there already."""
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 
 from shapeguide.errors import DataError
-
-Normalisation: TypeAlias = Literal["volume", "foreground"]
+from shapeguide.vocabulary import Normalisation
 
 BACKGROUND_SHARE = 0.01
 CLIP_PERCENTILES = (0.5, 99.5)

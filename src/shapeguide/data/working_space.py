@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal, TypeAlias
 
 import numpy as np
 
 from shapeguide.data.case import Case
-from shapeguide.data.intensities import Normalisation
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import ras_grid
-
-Centre: TypeAlias = Literal["volume", "foreground", "structure"]
+from shapeguide.vocabulary import Centre, Normalisation
 
 ROUNDING_VOXELS = 1e-2
 """A working voxel that would hold less than this of a volume is not added."""

@@ -22,11 +22,11 @@ from scipy import ndimage
 from shapeguide.data.intensities import foreground_mask
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.volume import Volume
+from shapeguide.vocabulary import SEVERITIES, Corruption
 
 Degradation: TypeAlias = Callable[[Volume, int, np.random.Generator], Volume]
 Image: TypeAlias = NDArray[np.float32]
 
-SEVERITIES = (1, 2, 3)
 NOISE_DEVIATIONS = (0.4, 0.8, 1.2)
 """Standard deviation of each channel of the noise, in standard deviations of the foreground."""
 BLUR_MM = (0.8, 1.2, 2.0)
@@ -156,7 +156,7 @@ def change_contrast(volume: Volume, severity: int, generator: np.random.Generato
     return _with(volume, np.where(foreground, shares**gamma * reach + low, volume.data))
 
 
-DEGRADATIONS: dict[str, Degradation] = {
+DEGRADATIONS: dict[Corruption, Degradation] = {
     "noise": add_noise,
     "blur": blur,
     "bias": add_bias_field,

@@ -33,9 +33,9 @@ from shapeguide.inference.sizes_table import (
     write_volumes,
 )
 from shapeguide.metrics.components import keep_largest_component, structure_volumes_mm3
-from shapeguide.models.model_files import WeightsName
 from shapeguide.models.segmenter import Segmenter, load_segmenter
 from shapeguide.progress import ProgressBar
+from shapeguide.vocabulary import WeightsName
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,6 @@ from shapeguide.models.autoencoder_model import (
     AutoencoderModel,
     load_autoencoder,
 )
-from shapeguide.models.model_files import WeightsName
 from shapeguide.models.restorer_model import (
     RESTORER_FOLDER,
     USUAL_FILE,
@@ -21,6 +20,7 @@ from shapeguide.models.restorer_model import (
     read_usual,
 )
 from shapeguide.models.segmenter import Segmenter
+from shapeguide.vocabulary import WeightsName
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import numpy as np
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import prepare_volume
 from shapeguide.inference.prediction import check_restorer_fits, prepared_probabilities
-from shapeguide.models.model_files import WeightsName, read_description
+from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import (
     RESTORER_FOLDER,
     USUAL_FILE,
@@ -29,7 +29,7 @@ from shapeguide.models.restorer_model import (
 from shapeguide.models.segmenter import Segmenter, SegmenterDescription, load_segmenter
 from shapeguide.progress import ProgressBar
 from shapeguide.storage.whole import write_json
-from shapeguide.vocabulary import USUAL_SHARE
+from shapeguide.vocabulary import USUAL_SHARE, WeightsName
 
 FEWEST_SCANS = 10
 """With fewer, which a segmenter also learns by heart, what is usual cannot be known."""

@@ -7,8 +7,6 @@ smooth cap.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -16,6 +14,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.losses.region import check_same_shape
 from shapeguide.losses.terms import GuideLoss, GuideTerms
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
+from shapeguide.vocabulary import CapForm, ShapeDistance
 
 
 def hard_cap(distances: Tensor, cap: float) -> Tensor:
@@ -54,8 +53,8 @@ class ShapeLoss(GuideLoss):
         *,
         spacing_mm: tuple[float, float, float],
         cap: float = 1.0,
-        cap_form: Literal["hard", "smooth"] = "smooth",
-        distance: Literal["calibrated", "raw"] = "calibrated",
+        cap_form: CapForm = "smooth",
+        distance: ShapeDistance = "calibrated",
     ) -> None:
         super().__init__()
         if not cap > 0:

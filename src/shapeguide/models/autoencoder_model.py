@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,20 +22,19 @@ from shapeguide.models.model_files import (
     space_from,
     structures_from,
 )
+from shapeguide.vocabulary import AutoencoderName
 
 AUTOENCODER_FOLDER = "autoencoder"
 """Folder of the autoencoder inside the run folder of the segmenter that it guided."""
 SMALLEST_DICE = 0.5
 """An autoencoder that restores an untouched label map worse than this has failed."""
 
-Flavour: TypeAlias = Literal["acnn", "srn"]
-
 
 class AutoencoderDescription(ModelDescription):
     """`model.json` of an autoencoder."""
 
     kind: Literal["autoencoder"] = "autoencoder"
-    flavour: Flavour
+    flavour: AutoencoderName
     code_length: Annotated[int, Field(ge=1, le=4096)]
     quality: tuple[dict[str, Any], ...] = ()
 
@@ -45,7 +44,7 @@ class AutoencoderModel:
     """A trained autoencoder and what belongs to it."""
 
     network: MaskAutoencoder
-    flavour: Flavour
+    flavour: AutoencoderName
     structures: tuple[Structure, ...]
     space: WorkingSpace
     quality: tuple[dict[str, Any], ...]
@@ -85,7 +84,7 @@ def load_autoencoder(run_dir: str | Path) -> AutoencoderModel:
 
 
 def build_autoencoder(
-    flavour: Flavour,
+    flavour: AutoencoderName,
     *,
     classes: int,
     spatial_shape: tuple[int, int, int],

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,10 +22,9 @@ from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import CheckpointError
 from shapeguide.geometry.volume import Structure
 from shapeguide.storage.whole import write_json, written_whole
+from shapeguide.vocabulary import Centre, Normalisation, WeightsName
 
 MODEL_FILE = "model.json"
-WeightsName: TypeAlias = Literal["last", "best", "average"]
-"""After the last iteration, of the best validation score, or averaged over the iterations."""
 WEIGHTS_FILES: dict[WeightsName, str] = {
     "last": "model.safetensors",
     "best": "best.safetensors",
@@ -54,8 +53,8 @@ class SpaceDescription(BaseModel):
 
     spacing_mm: tuple[Spacing, Spacing, Spacing]
     spatial_shape: tuple[Length, Length, Length]
-    centre: Literal["volume", "foreground", "structure"]
-    normalisation: Literal["volume", "foreground"]
+    centre: Centre
+    normalisation: Normalisation
 
 
 class ModelDescription(BaseModel):

@@ -20,13 +20,13 @@ from shapeguide.models.model_files import (
     MODEL_FILE,
     Length,
     ModelDescription,
-    WeightsName,
     load_weights,
     read_description,
     space_from,
     structures_from,
 )
 from shapeguide.models.shape_restorer import ShapeRestorer
+from shapeguide.vocabulary import WeightsName
 
 RESTORER_FOLDER = "restorer"
 """Folder of the restorer inside the run folder of the segmenter whose predictions it restores."""

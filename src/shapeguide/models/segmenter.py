@@ -18,7 +18,6 @@ from shapeguide.models.fcn import Fcn
 from shapeguide.models.levels import check_channels
 from shapeguide.models.model_files import (
     ModelDescription,
-    WeightsName,
     frozen,
     load_weights,
     read_description,
@@ -28,8 +27,8 @@ from shapeguide.models.model_files import (
 from shapeguide.models.unet import UNet3d
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
+from shapeguide.vocabulary import SegmenterName, WeightsName
 
-SegmenterName: TypeAlias = Literal["unet3d", "unet2d", "fcn", "vnet"]
 SegmenterNetwork: TypeAlias = UNet3d | UNet2d | Fcn | VNet
 
 SEGMENTERS: dict[str, Callable[..., SegmenterNetwork]] = {

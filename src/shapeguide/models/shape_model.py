@@ -18,14 +18,15 @@ from shapeguide.models.model_files import (
     structures_from,
 )
 from shapeguide.models.shape_network import ShapeNetwork
+from shapeguide.vocabulary import Objective, Pose
 
 
 class ShapeModelDescription(ModelDescription):
     """`model.json` of a shape network."""
 
     kind: Literal["shape_network"] = "shape_network"
-    objective: str
-    pose: Literal["grid", "canonical", "aligned"]
+    objective: Objective
+    pose: Pose
     canonical_shape: Annotated[int, Field(ge=8, le=128)]
     trunks: Annotated[int, Field(ge=1, le=255)]
     quality: tuple[dict[str, Any], ...] = ()

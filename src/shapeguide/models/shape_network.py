@@ -8,7 +8,6 @@ filled), then one channel. In front of them, by choice, a pose that takes warps 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from shapeguide.errors import ConfigError
 from shapeguide.models.aligned_pose import AlignedPose
 from shapeguide.models.canonical_pose import canonical_pose
+from shapeguide.vocabulary import Pose
 
 
 class ShapeNetwork(nn.Module):
@@ -41,7 +41,7 @@ class ShapeNetwork(nn.Module):
         structures: Sequence[str],
         *,
         channels: Sequence[int] = (16, 32, 64),
-        pose: Literal["grid", "canonical", "aligned"] = "canonical",
+        pose: Pose = "canonical",
         canonical_shape: int = 32,
         trunks: int = 1,
     ) -> None:

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from lightning_fabric import Fabric
 
@@ -16,6 +15,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.machine import choose_device, choose_precision
 from shapeguide.models.segmenter import divisor_of
 from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.vocabulary import Precision
 
 SMALLEST_TRAINING_SET = 10
 
@@ -101,9 +101,7 @@ def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Datase
     return dataset.split_at_random(test_count=count, seed=settings.seed)
 
 
-def start_fabric(
-    settings: TrainSettings, *, precision: Literal["fp32", "bf16"] | None = None
-) -> Fabric:
+def start_fabric(settings: TrainSettings, *, precision: Precision | None = None) -> Fabric:
     """Fabric on the device and in the precision that the settings and the machine give.
 
     Args:

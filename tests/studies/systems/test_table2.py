@@ -16,10 +16,8 @@ import pytest
 import shapeguide as sg
 from shapeguide import cli
 from shapeguide.data.dataset import Dataset
-from shapeguide.disturbing.images import DEGRADATIONS, SEVERITIES
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.volume import LabelMap
-from shapeguide.studies.systems import design as known
 from shapeguide.studies.systems.design import Table2Design
 from shapeguide.studies.systems.engine import Table2, table2
 from shapeguide.studies.systems.factorial import guidance
@@ -101,11 +99,6 @@ def state(out: Path) -> dict[str, int]:
 def cell(out: Path, name: str) -> Path:
     regime, seed, system = name.split("/")
     return out / "cells" / regime / f"seed{seed}" / system
-
-
-def test_the_experiment_knows_all_degradations() -> None:
-    assert tuple(DEGRADATIONS) == known.CORRUPTIONS
-    assert known.SEVERITIES == SEVERITIES
 
 
 def test_every_case_has_a_row_for_each_cell_image_postprocessing_and_weights(

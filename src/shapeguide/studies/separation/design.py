@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
 from urllib.parse import quote
 
+from shapeguide import vocabulary
 from shapeguide.errors import ConfigError
-from shapeguide.training.settings.groups import PRESETS, ShapeSettings, TrainSettings
+from shapeguide.training.settings.groups import PRESETS, TrainSettings
+from shapeguide.vocabulary import POSES
 
 AS_PRINTED = "pairwise_as_printed"
 """The pairwise objective with the schedule that the paper prints, whatever the settings say."""
@@ -19,12 +20,7 @@ PRINTED_SETTINGS = ("maps", "maps", "iterations", "batch_size", "learning_rate",
 FEWEST_PAIRS = 4
 
 
-def _choices(name: str) -> tuple[str, ...]:
-    return tuple(get_args(ShapeSettings.model_fields[name].annotation))
-
-
-OBJECTIVES = (AS_PRINTED, *_choices("objective"))
-POSES = _choices("pose")
+OBJECTIVES = (AS_PRINTED, *vocabulary.OBJECTIVES)
 
 
 @dataclass(frozen=True)

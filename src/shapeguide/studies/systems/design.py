@@ -8,19 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from shapeguide.errors import ConfigError
 from shapeguide.studies.systems.systems import SYSTEMS, System
+from shapeguide.vocabulary import CORRUPTIONS, SEVERITIES, WeightsName
 
 ALL = "all"
 REGIMES = (ALL, "few5", "few3")
-CORRUPTIONS = ("noise", "blur", "bias", "ghosts", "slab", "thick", "contrast")
-"""Names of `shapeguide.disturbing.images.DEGRADATIONS`, for help that loads no arrays."""
-SEVERITIES = (1, 2, 3)
-Weights: TypeAlias = Literal["average", "last", "best"]
-WEIGHTS: tuple[Weights, ...] = ("average", "last")
-EVALUATED_WEIGHTS: tuple[Weights, ...] = (*WEIGHTS, "best")
+WEIGHTS: tuple[WeightsName, ...] = ("average", "last")
+EVALUATED_WEIGHTS: tuple[WeightsName, ...] = (*WEIGHTS, "best")
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Table2Design:
     corruptions: tuple[str, ...] = CORRUPTIONS
     """How test images are degraded, besides the clean ones."""
     severities: tuple[int, ...] = SEVERITIES
-    weights: tuple[Weights, ...] = WEIGHTS
+    weights: tuple[WeightsName, ...] = WEIGHTS
     """Weights that are tested: the average over the iterations, or the last ones."""
     restores: bool = True
     """Whether predictions restored by the shape restorer are tested too."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 from shapeguide.errors import ConfigError
 from shapeguide.studies.systems.systems import PLAIN, SYSTEMS, System
 from shapeguide.training.settings.groups import SegmentationSettings
+from shapeguide.vocabulary import Balance, CapForm
 
 AS_SET = 1.0
 """The start that the settings have."""
@@ -24,8 +24,8 @@ class GuidanceFactors:
 
     alphas: tuple[float, ...] = (0.03, 0.1, 0.3)
     """Weights of the shape loss."""
-    cap_forms: tuple[Literal["hard", "smooth"], ...] = ("hard", "smooth")
-    balances: tuple[Literal["none", "gradient"], ...] = ("none", "gradient")
+    cap_forms: tuple[CapForm, ...] = ("hard", "smooth")
+    balances: tuple[Balance, ...] = ("none", "gradient")
     ramps: tuple[float, ...] = (0.0, 0.5)
     """Shares of the guided iterations over which the weight grows to alpha."""
     starts: tuple[float, ...] = (0.0, 1.0)
@@ -74,8 +74,8 @@ class Combination:
     """One level of each factor."""
 
     alpha: float
-    cap_form: Literal["hard", "smooth"]
-    balance: Literal["none", "gradient"]
+    cap_form: CapForm
+    balance: Balance
     ramp: float
     start: float
 

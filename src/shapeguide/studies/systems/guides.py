@@ -15,7 +15,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.inference.usual import calibrated
 from shapeguide.machine import choose_device
 from shapeguide.models.autoencoder_model import AutoencoderModel, reconstruct
-from shapeguide.models.model_files import MODEL_FILE, WeightsName
+from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.models.restorer_model import RESTORER_FOLDER, RestorerModel, restore
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.studies.systems.design import ALL, Cell
@@ -27,6 +27,7 @@ from shapeguide.training.guides import Guide
 from shapeguide.training.stages.autoencoder import train_autoencoder
 from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.shape import train_shape
+from shapeguide.vocabulary import WeightsName
 
 Restoration: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Class probabilities (1 + structures, I, J, K) in the working space to cleaner ones."""

@@ -21,7 +21,6 @@ from shapeguide.geometry.volume import LabelMap, Volume
 from shapeguide.inference.prediction import label_map_from, prepared_probabilities
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.scores import Scores, score
-from shapeguide.models.model_files import WeightsName
 from shapeguide.models.segmenter import Segmenter, load_segmenter
 from shapeguide.storage.whole import written_whole
 from shapeguide.studies.systems.compared import AS_PREDICTED, LARGEST
@@ -34,6 +33,7 @@ from shapeguide.studies.systems.guides import (
     restoration,
 )
 from shapeguide.studies.systems.postprocessing import postprocesses, restorers
+from shapeguide.vocabulary import WeightsName
 
 COLUMNS = (
     "dataset",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from shapeguide.errors import ConfigError
 from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.vocabulary import GUIDANCE, SEGMENTER_NAMES, Guidance, SegmenterName
 
 PLAIN = "plain"
 SRN = "srn"
@@ -18,14 +19,6 @@ TRAINED_GUIDES = ("shape", "acnn", "srn")
 """Guidance by a network that is trained first."""
 GUIDE_SETTINGS = ("shape", "autoencoder")
 """Groups of settings that decide on such a network."""
-OTHER_SEGMENTERS: tuple[Literal["unet2d", "fcn", "vnet"], ...] = ("unet2d", "fcn", "vnet")
-GUIDANCE: tuple[Literal["shape", "acnn", "srn", "boundary", "hausdorff"], ...] = (
-    "shape",
-    "acnn",
-    "srn",
-    "boundary",
-    "hausdorff",
-)
 SHARED_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
 """Settings that the Dice iterations do not depend on."""
 
@@ -35,8 +28,8 @@ class System:
     """One way to train a segmenter."""
 
     name: str
-    segmenter: Literal["unet3d", "unet2d", "fcn", "vnet"] = "unet3d"
-    guidance: Literal["none", "shape", "acnn", "srn", "boundary", "hausdorff"] = "none"
+    segmenter: SegmenterName = "unet3d"
+    guidance: Guidance = "none"
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What differs from the settings of the experiment: values by group and name."""
     label_maps: Literal["same", "all"] = "same"
@@ -101,8 +94,9 @@ SYSTEMS: dict[str, System] = {
 """What is compared unless something else is asked for."""
 OTHERS_GUIDED: dict[str, System] = {
     f"{segmenter}_{guidance}": System(f"{segmenter}_{guidance}", segmenter, guidance)
-    for segmenter in OTHER_SEGMENTERS
+    for segmenter in SEGMENTER_NAMES
     for guidance in GUIDANCE
+    if segmenter != "unet3d" and guidance != "none"
 }
 """The other segmenters with any guidance, such as `vnet_shape`."""
 BALANCED_RIVALS: dict[str, System] = {
@@ -112,7 +106,7 @@ BALANCED_RIVALS: dict[str, System] = {
         changes={"shape_loss": {"balance": "gradient_all"}},
     )
     for guidance in GUIDANCE
-    if guidance != "shape"
+    if guidance not in ("none", "shape")
 }
 """Rivals whose gradient is held to alpha, as that of shape is, not at their published weight."""
 

@@ -18,7 +18,23 @@ from shapeguide.training.settings.base import (
     Settings,
     build,
 )
-from shapeguide.vocabulary import USUAL_SHARE
+from shapeguide.vocabulary import (
+    USUAL_SHARE,
+    Balance,
+    CapForm,
+    Centre,
+    Decay,
+    Device,
+    Guidance,
+    Maps,
+    Normalisation,
+    Objective,
+    Pose,
+    Precision,
+    PresetName,
+    SegmenterName,
+    ShapeDistance,
+)
 
 __all__ = ["PRESETS", "TrainSettings", "build", "preset", "resolve"]
 
@@ -30,9 +46,9 @@ class DataSettings(Settings):
     """Working spacing along R, A, S; the median of the training cases when not given."""
     spatial_shape: tuple[Count, Count, Count] | None = None
     """Working shape in voxels; large enough for every training case when not given."""
-    centre: Literal["volume", "foreground", "structure"] = "volume"
+    centre: Centre = "volume"
     """What the working shape is centred on in training."""
-    normalisation: Literal["volume", "foreground"] = "foreground"
+    normalisation: Normalisation = "foreground"
     """Voxels that mean 0 and standard deviation 1 refer to."""
     memory_limit_gb: Positive = 4.0
     """Prepared cases are kept in memory up to this size, and memory-mapped from disk above it."""
@@ -58,12 +74,12 @@ class WarpSettings(Settings):
 class ShapeSettings(Settings):
     """The shape stage: how the shape network is built and trained."""
 
-    objective: Literal["pairwise", "contrastive", "vicreg", "reconstruction", "surface"] = "surface"
+    objective: Objective = "surface"
     """`pairwise` as printed in the paper; `surface`: distances regressed to surface error."""
-    maps: Literal["clean", "softened", "corrupted"] = "corrupted"
+    maps: Maps = "corrupted"
     """What it is trained on: label maps as they are, every second one softened, and corrupted
     copies beside those."""
-    pose: Literal["grid", "canonical", "aligned"] = "aligned"
+    pose: Pose = "aligned"
     """What the network sees: the working grid as it is; the mask in its canonical pose; or placed
     and scaled by its moments and turned onto the mean shape of the training cases."""
     channels: tuple[Count, ...] = (16, 32, 64)
@@ -75,7 +91,7 @@ class ShapeSettings(Settings):
     iterations: Count = 200
     batch_size: Count = 8
     learning_rate: Positive = 1e-3
-    decay: Literal["none", "cosine"] = "cosine"
+    decay: Decay = "cosine"
     """Course of the learning rate over the stage."""
     quality_pairs: Annotated[int, Field(ge=4)] = 100
     """Pairs of either kind that the check for collapse draws."""
@@ -91,7 +107,7 @@ class AutoencoderSettings(Settings):
     iterations: Count = 800
     batch_size: Count = 4
     learning_rate: Positive = 1e-3
-    decay: Literal["none", "cosine"] = "cosine"
+    decay: Decay = "cosine"
     """Course of the learning rate over the stage."""
 
 
@@ -104,7 +120,7 @@ class RestorerSettings(Settings):
     """Channels of the levels of its U-Net."""
     batch_size: Count = 8
     learning_rate: Positive = 3e-3
-    decay: Literal["none", "cosine"] = "cosine"
+    decay: Decay = "cosine"
     """Course of the learning rate over the stage."""
     spacing_mm: Positive = 2.0
     """It works on voxels about this large, or on those of the working space if they are larger."""
@@ -127,11 +143,11 @@ class GuidanceSettings(Settings):
     """Iterations over which the weight grows linearly from 0 to alpha."""
     cap: Positive = 1.0
     """Largest shape loss; in units of two people's distance unless `distance` is raw."""
-    cap_form: Literal["hard", "smooth"] = "smooth"
+    cap_form: CapForm = "smooth"
     """`hard` as published: min(distance, cap), no gradient above; `smooth` never loses it."""
-    distance: Literal["calibrated", "raw"] = "calibrated"
+    distance: ShapeDistance = "calibrated"
     """`raw` as published: the norm of the signatures' difference as it comes."""
-    balance: Literal["none", "gradient", "gradient_all"] = "gradient"
+    balance: Balance = "gradient"
     """`gradient`: alpha is the norm of the shape loss's gradient over that of Dice and
     cross-entropy, so it means the same for every structure, spacing and number of cases;
     `gradient_all`: of every guide's, instead of its published weight."""
@@ -160,7 +176,7 @@ class GuidanceSettings(Settings):
 class SegmentationSettings(Settings):
     """The segmentation stage."""
 
-    segmenter: Literal["unet3d", "unet2d", "fcn", "vnet"] = "unet3d"
+    segmenter: SegmenterName = "unet3d"
     """The network that segments."""
     channels: tuple[Count, ...] = (16, 32, 64, 128)
     """Channels of the segmenter's levels; each level halves the resolution."""
@@ -170,7 +186,7 @@ class SegmentationSettings(Settings):
     """Iterations with the shape loss; without guidance they train on like the first."""
     batch_size: Count = 3
     learning_rate: Positive = 2e-3
-    decay: Literal["none", "cosine"] = "cosine"
+    decay: Decay = "cosine"
     """Course of the learning rate over the stage."""
     cross_entropy_weight: NotNegative = 0.5
     """Weight of the cross-entropy beside the Dice loss; 0 as published."""
@@ -202,8 +218,8 @@ class SegmentationSettings(Settings):
 class MachineSettings(Settings):
     """Where and how the run computes; not part of what it computes."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Device = "auto"
+    precision: Literal["auto"] | Precision = "auto"
     """`auto`: bf16 where the processor or GPU computes in it, fp32 elsewhere."""
     num_workers: CountOrZero = 0
     """Processes that load cases; 0 loads in the training process."""
@@ -216,10 +232,10 @@ class MachineSettings(Settings):
 class TrainSettings(Settings):
     """Everything that decides what a training computes."""
 
-    preset: Literal["default", "paper", "quick"] = "default"
+    preset: PresetName = "default"
     """The preset that these settings started from; a name for the log."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    guidance: Literal["none", "shape", "acnn", "srn", "boundary", "hausdorff"] = "shape"
+    guidance: Guidance = "shape"
     """What guides the segmenter after its Dice iterations."""
     data: DataSettings = DataSettings()
     warp: WarpSettings = WarpSettings()

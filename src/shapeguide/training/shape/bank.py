@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.geometry.warp import WarpLimits, draw_affine_warps, warp_one_hot
-
-Maps: TypeAlias = Literal["clean", "softened", "corrupted"]
-"""What a network is trained on: maps as they are; every second one softened; and corrupted copies
-beside them."""
+from shapeguide.vocabulary import Maps
 
 CROP_MARGIN_VOXELS = 6
 ROOM = 1.35

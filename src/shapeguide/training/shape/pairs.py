@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
-from shapeguide.training.shape.bank import Maps, MaskBank
+from shapeguide.training.shape.bank import MaskBank
 from shapeguide.training.shape.terms import ShapeTerms, mean_over
+from shapeguide.vocabulary import Maps
 
 TEMPERATURE = 0.1
 INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0

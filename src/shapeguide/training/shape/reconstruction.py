@@ -8,8 +8,9 @@ from torch.nn import functional
 from shapeguide.losses import dice_loss
 from shapeguide.models.shape_decoder import ShapeDecoder
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
-from shapeguide.training.shape.bank import Maps, MaskBank
+from shapeguide.training.shape.bank import MaskBank
 from shapeguide.training.shape.terms import ShapeTerms, mean_over
+from shapeguide.vocabulary import Maps
 
 
 def reconstruction_terms(

@@ -12,8 +12,9 @@ from shapeguide.metrics.surface import assd_mm, surface_distances
 from shapeguide.models.aligned_pose import AlignedPose
 from shapeguide.models.canonical_pose import canonical_pose
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
-from shapeguide.training.shape.bank import Maps, MaskBank
+from shapeguide.training.shape.bank import MaskBank
 from shapeguide.training.shape.terms import ShapeTerms, mean_over
+from shapeguide.vocabulary import Maps
 
 TARGET_SHAPE = 32
 TARGET_EXTENT = 3.0

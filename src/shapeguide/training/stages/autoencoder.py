@@ -20,7 +20,6 @@ from shapeguide.geometry.warp import draw_affine_warps, warp_classes
 from shapeguide.models.autoencoder_model import (
     AutoencoderDescription,
     AutoencoderModel,
-    Flavour,
     build_autoencoder,
     load_autoencoder,
 )
@@ -40,6 +39,7 @@ from shapeguide.training.stages.autoencoder_step import (
 )
 from shapeguide.training.stages.segmentation_batches import CaseBatches, one_hot
 from shapeguide.training.stages.shape import warp_limits
+from shapeguide.vocabulary import AutoencoderName
 
 STAGE = 3
 
@@ -96,7 +96,7 @@ class _Run:
     """What every part of one training refers to."""
 
     folder: Path
-    flavour: Flavour
+    flavour: AutoencoderName
     settings: TrainSettings
     preparation: Preparation
 
@@ -106,7 +106,7 @@ class _Run:
         return 1 + len(self.preparation.train.structures)
 
 
-def _flavour(settings: TrainSettings) -> Flavour:
+def _flavour(settings: TrainSettings) -> AutoencoderName:
     if settings.guidance == "acnn" or settings.guidance == "srn":
         return settings.guidance
     raise ConfigError(

@@ -14,8 +14,9 @@ from shapeguide.disturbing.probabilities import lose_slab
 from shapeguide.losses import cross_entropy_loss, restoration_loss
 from shapeguide.metrics.masks import foreground_box
 from shapeguide.metrics.overlap import dice
-from shapeguide.models.autoencoder_model import SMALLEST_DICE, Flavour
+from shapeguide.models.autoencoder_model import SMALLEST_DICE
 from shapeguide.training.stages.segmentation_batches import one_hot
+from shapeguide.vocabulary import AutoencoderName
 
 CORRUPTED_SHARE = 0.75
 SOFTENED_SHARE = 0.5
@@ -143,7 +144,7 @@ def measure_reconstruction(
     classes: Iterable[Tensor],
     names: list[str],
     *,
-    flavour: Flavour,
+    flavour: AutoencoderName,
     held_out: bool,
     generator: torch.Generator,
 ) -> list[ReconstructionQuality]:

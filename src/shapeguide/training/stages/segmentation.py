@@ -14,7 +14,6 @@ import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.models.model_files import (
     WEIGHTS_FILES,
-    WeightsName,
     hash_of,
     space_to,
     structures_to,
@@ -36,6 +35,7 @@ from shapeguide.training.guides import Guide, guide_loss, guided_by
 from shapeguide.training.settings.groups import TrainSettings, resolve
 from shapeguide.training.stages.segmentation_batches import STAGE, CaseBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep, validation_dice
+from shapeguide.vocabulary import WeightsName
 
 logger = logging.getLogger(__name__)
 

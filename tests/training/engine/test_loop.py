@@ -17,9 +17,9 @@ from shapeguide.training.engine.loop import (
     LoopTask,
     TrainingFailed,
     cosine_decay,
-    generator_for,
     train_loop,
 )
+from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.engine.weight_average import WeightAverage
 
 

@@ -8,7 +8,7 @@ from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.geometry.warp import WarpLimits
 from shapeguide.models.aligned_pose import AlignedPose
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.engine.loop import generator_for
+from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.shape import (
     MaskBank,
     pairwise_terms,

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from shapeguide.geometry.warp import WarpLimits
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.engine.loop import generator_for
+from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.shape import MaskBank
 from shapeguide.training.shape.separation import measure_quality, pair_distances
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.warp import WarpLimits
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.engine.loop import generator_for
+from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.settings.groups import PRESETS, ShapeSettings
 from shapeguide.training.shape import OBJECTIVES, MaskBank, info_nce, prepare_objective
 from shapeguide.training.shape.pairs import covariance_term, variance_term

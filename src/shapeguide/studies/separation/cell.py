@@ -17,7 +17,7 @@ from shapeguide.studies.separation.folder import Table1Files
 from shapeguide.studies.separation.probes import error_probe, warp_probe
 from shapeguide.studies.separation.separation import measure_separation
 from shapeguide.studies.systems.folder import read_json, seconds_of, stopwatch
-from shapeguide.training.engine.loop import generator_for
+from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape import MaskBank
 from shapeguide.training.stages.shape import train_shape

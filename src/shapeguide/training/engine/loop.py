@@ -229,15 +229,6 @@ def cosine_decay(peak: float, iterations: int) -> Callable[[int], float]:
     return lambda n: peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * n / iterations)))
 
 
-def generator_for(seed: int, *parts: int) -> torch.Generator:
-    """A generator that depends on the seed and the parts only, such as stage and iteration."""
-    mixed = seed
-    for part in parts:
-        # Knuth's multiplicative hash keeps neighbouring iterations apart.
-        mixed = (mixed * 6364136223846793005 + part * 1442695040888963407 + 1) % 2**63
-    return torch.Generator().manual_seed(mixed)
-
-
 class _Means:
     """Running means of figures that stay on the device until they are read."""
 

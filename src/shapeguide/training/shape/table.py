@@ -11,6 +11,7 @@ import torch
 from shapeguide.errors import ConfigError
 from shapeguide.models.shape_decoder import ShapeDecoder
 from shapeguide.models.shape_network import ShapeNetwork
+from shapeguide.training.engine.seeds import first_weights
 from shapeguide.training.settings.groups import ShapeSettings
 from shapeguide.training.shape.bank import MaskBank
 from shapeguide.training.shape.pairs import contrastive_terms, pairwise_terms, vicreg_terms
@@ -87,8 +88,7 @@ def _of_pairs(terms: Callable[..., ShapeTerms]) -> Prepare:
 def _reconstruction(
     network: ShapeNetwork, bank: MaskBank, settings: ShapeSettings, generator: torch.Generator
 ) -> Objective:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+    with first_weights(generator):
         decoder = ShapeDecoder(network.channels).to(bank.masks.device)
     return Objective(
         _ready(partial(reconstruction_terms, network, decoder, bank), settings), companion=decoder

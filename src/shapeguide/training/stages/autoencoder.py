@@ -27,8 +27,14 @@ from shapeguide.models.mask_autoencoder import MaskAutoencoder
 from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
 from shapeguide.training.cohort import Preparation, prepare, start_fabric
 from shapeguide.training.engine.checkpoint import TrainingState
-from shapeguide.training.engine.loop import LoopPlan, LoopTask, generator_for, train_loop
+from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.run_folder import claim_run_folder
+from shapeguide.training.engine.seeds import (
+    RECONSTRUCTION_QUALITY,
+    Stage,
+    first_weights,
+    generator_for,
+)
 from shapeguide.training.settings.groups import TrainSettings, resolve
 from shapeguide.training.stages.autoencoder_step import (
     AutoencoderTerms,
@@ -40,8 +46,6 @@ from shapeguide.training.stages.autoencoder_step import (
 from shapeguide.training.stages.segmentation_batches import CaseBatches, one_hot
 from shapeguide.training.stages.shape import warp_limits
 from shapeguide.vocabulary import AutoencoderName
-
-STAGE = 3
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +132,7 @@ class _ClassBatches(TorchDataset[Tensor]):
 
 
 def _new_network(run: _Run) -> MaskAutoencoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_for(run.settings.seed, STAGE).initial_seed())
+    with first_weights(generator_for(run.settings.seed, Stage.AUTOENCODER)):
         return build_autoencoder(
             run.flavour,
             classes=run.classes,
@@ -157,7 +160,7 @@ def _step(network: nn.Module, run: _Run) -> Callable[[Tensor, int], AutoencoderT
 
     def step(batch: Tensor, iteration: int) -> AutoencoderTerms:
         """Warp class indices (B, I, J, K), and reproduce or restore them."""
-        generator = generator_for(run.settings.seed, STAGE, iteration)
+        generator = generator_for(run.settings.seed, Stage.AUTOENCODER, iteration)
         warps = draw_affine_warps(limits, count=len(batch), generator=generator)
         warped = warp_classes(batch, warps, spacing_mm=spacing_mm)
         reference = one_hot(warped, run.classes)
@@ -179,7 +182,7 @@ def _measure(network: nn.Module, run: _Run, device: torch.device) -> list[Recons
         [structure.name for structure in preparation.train.structures],
         flavour=run.flavour,
         held_out=held_out,
-        generator=generator_for(run.settings.seed, STAGE, -1),
+        generator=generator_for(run.settings.seed, Stage.AUTOENCODER, RECONSTRUCTION_QUALITY),
     )
 
 

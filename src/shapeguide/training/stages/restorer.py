@@ -23,8 +23,14 @@ from shapeguide.models.restorer_model import RestorerDescription, RestorerModel,
 from shapeguide.models.shape_restorer import ShapeRestorer
 from shapeguide.training.cohort import Preparation, prepare, start_fabric
 from shapeguide.training.engine.checkpoint import TrainingState
-from shapeguide.training.engine.loop import LoopPlan, LoopTask, generator_for, train_loop
+from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.run_folder import claim_run_folder
+from shapeguide.training.engine.seeds import (
+    RESTORATION_QUALITY,
+    Stage,
+    first_weights,
+    generator_for,
+)
 from shapeguide.training.settings.groups import TrainSettings, resolve
 from shapeguide.training.stages.autoencoder_step import with_background
 from shapeguide.training.stages.distance_bank import DistanceBank, case_distances_mm, fill_bank
@@ -37,8 +43,6 @@ from shapeguide.training.stages.restorer_step import (
 )
 from shapeguide.training.stages.segmentation_batches import CaseBatches
 from shapeguide.training.stages.shape import warp_limits
-
-STAGE = 4
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +138,7 @@ class _DistanceBatches(TorchDataset[Tensor]):
 
 def _new_network(run: _Run) -> ShapeRestorer:
     """On the coarse grid of the training; its weights are those of the restorer."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_for(run.settings.seed, STAGE).initial_seed())
+    with first_weights(generator_for(run.settings.seed, Stage.RESTORER)):
         classes = 1 + len(run.preparation.train.structures)
         network = ShapeRestorer(classes, channels=run.settings.restorer.channels, coarsening=1)
     # In this layout of the weights convolutions in bf16 take a quarter less time.
@@ -158,7 +161,7 @@ def _step(network: nn.Module, run: _Run) -> Callable[[Tensor, int], RestorerTerm
 
     def step(batch: Tensor, iteration: int) -> RestorerTerms:
         """Warp the distances (B, S, I, J, K), spoil what they show, and compare."""
-        generator = generator_for(run.settings.seed, STAGE, iteration)
+        generator = generator_for(run.settings.seed, Stage.RESTORER, iteration)
         warps = draw_affine_warps(limits, count=len(batch), generator=generator)
         distances_mm = warp_images(
             batch.float(), warps, spacing_mm=spacing_mm, coarsening=run.coarsening
@@ -199,7 +202,7 @@ def _measure(network: ShapeRestorer, run: _Run) -> list[RestorationQuality]:
         spacing_mm=run.coarse_mm,
         units_mm=run.bank.units_mm,
         held_out=held_out,
-        generator=generator_for(run.settings.seed, STAGE, -1),
+        generator=generator_for(run.settings.seed, Stage.RESTORER, RESTORATION_QUALITY),
     )
 
 

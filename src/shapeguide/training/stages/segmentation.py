@@ -28,12 +28,13 @@ from shapeguide.models.segmenter import (
 )
 from shapeguide.training.cohort import Preparation, prepare, start_fabric
 from shapeguide.training.engine.checkpoint import TrainingState
-from shapeguide.training.engine.loop import LoopPlan, LoopTask, generator_for, train_loop
+from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.run_folder import BRANCH_FILE, branch, claim_run_folder
+from shapeguide.training.engine.seeds import Stage, first_weights, generator_for
 from shapeguide.training.engine.weight_average import WeightAverage
 from shapeguide.training.guides import Guide, guide_loss, guided_by
 from shapeguide.training.settings.groups import TrainSettings, resolve
-from shapeguide.training.stages.segmentation_batches import STAGE, CaseBatches
+from shapeguide.training.stages.segmentation_batches import CaseBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep, validation_dice
 from shapeguide.vocabulary import WeightsName
 
@@ -110,8 +111,7 @@ class _Run:
 
 
 def _new_network(dataset: Dataset, settings: TrainSettings) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_for(settings.seed, STAGE).initial_seed())
+    with first_weights(generator_for(settings.seed, Stage.SEGMENTATION)):
         return build_segmenter(
             settings.segmentation.segmenter,
             settings.segmentation.channels,

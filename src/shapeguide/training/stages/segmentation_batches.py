@@ -9,9 +9,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from shapeguide.data.preprocess import PreparedCases
 from shapeguide.geometry.warp import WarpLimits, draw_affine_warps, warp_classes, warp_images
-from shapeguide.training.engine.loop import generator_for
+from shapeguide.training.engine.seeds import ORDER_OF_CASES, Stage, generator_for
 
-STAGE = 2
 VARIED_SHARE = 0.5
 
 
@@ -39,7 +38,7 @@ class CaseBatches(TorchDataset[tuple[Tensor, Tensor]]):
 
     def _index(self, place: int) -> int:
         turn, offset = divmod(place, len(self.cases))
-        generator = generator_for(self.seed, STAGE, -1, turn)
+        generator = generator_for(self.seed, Stage.SEGMENTATION, ORDER_OF_CASES, turn)
         return int(torch.randperm(len(self.cases), generator=generator)[offset])
 
 

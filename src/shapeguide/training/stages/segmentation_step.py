@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from shapeguide.data.preprocess import PreparedCases
 from shapeguide.losses import GuideLoss, LossTerms, balanced, cross_entropy_loss, dice_loss
-from shapeguide.training.engine.loop import generator_for
+from shapeguide.training.engine.seeds import Stage, generator_for
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.segmentation_batches import (
-    STAGE,
     one_hot,
     vary_intensities,
     warp_batch,
@@ -36,7 +35,7 @@ class SegmentationStep:
 
     def varied(self, batch: tuple[Tensor, Tensor], iteration: int) -> tuple[Tensor, Tensor]:
         """The batch under warps and intensity changes drawn for this iteration."""
-        generator = generator_for(self.settings.seed, STAGE, iteration)
+        generator = generator_for(self.settings.seed, Stage.SEGMENTATION, iteration)
         images, classes = warp_batch(
             *batch,
             warp_limits(self.settings),

@@ -21,13 +21,16 @@ from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, loa
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.cohort import Preparation, prepare, start_fabric
 from shapeguide.training.engine.checkpoint import TrainingState
-from shapeguide.training.engine.loop import (
-    LoopPlan,
-    LoopTask,
-    generator_for,
-    train_loop,
-)
+from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.run_folder import claim_run_folder
+from shapeguide.training.engine.seeds import (
+    SHAPE_CALIBRATION,
+    SHAPE_OBJECTIVE,
+    SHAPE_QUALITY,
+    Stage,
+    first_weights,
+    generator_for,
+)
 from shapeguide.training.settings.groups import TrainSettings, resolve
 from shapeguide.training.shape import (
     MaskBank,
@@ -43,7 +46,6 @@ from shapeguide.training.shape.separation import (
     measure_quality,
 )
 
-STAGE = 1
 SMALLEST_POPULATION = 2
 LARGEST_POPULATION = 64
 """Cases that the pose is fitted to, at most; they are taken at equal steps."""
@@ -145,8 +147,7 @@ class _Iterations(TorchDataset[int]):
 
 def _new_network(dataset: Dataset, settings: TrainSettings) -> ShapeNetwork:
     names = [structure.name for structure in dataset.structures]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_for(settings.seed, STAGE).initial_seed())
+    with first_weights(generator_for(settings.seed, Stage.SHAPE)):
         return ShapeNetwork(
             names,
             channels=settings.shape.channels,
@@ -165,7 +166,9 @@ def _train(
     progress: bool,
 ) -> None:
     chosen = settings.shape
-    objective = prepare_objective(network, bank, chosen, generator_for(settings.seed, STAGE, -1))
+    objective = prepare_objective(
+        network, bank, chosen, generator_for(settings.seed, Stage.SHAPE, SHAPE_OBJECTIVE)
+    )
     companion = objective.companion
     learning = network if companion is None else nn.ModuleList([network, companion])
     optimizer = torch.optim.Adam(learning.parameters(), lr=chosen.learning_rate)
@@ -188,7 +191,7 @@ class ShapeStep:
 
     def __call__(self, _: int, iteration: int) -> ShapeTerms:
         """Loss terms of this iteration; its batch is nothing but its number."""
-        return self.objective.terms(generator_for(self.seed, STAGE, iteration))
+        return self.objective.terms(generator_for(self.seed, Stage.SHAPE, iteration))
 
 
 def _population(bank: MaskBank) -> Tensor:
@@ -205,18 +208,18 @@ def _calibrate_and_measure(
     They do for a structure that two people among them have; others are measured in training cases.
     """
     pairs = settings.shape.quality_pairs
-    generator = generator_for(settings.seed, STAGE, -2)
+    generator = generator_for(settings.seed, Stage.SHAPE, SHAPE_CALIBRATION)
     calibration = mean_distance_between_cases(network, bank, pairs=pairs, generator=generator)
     network.calibration.copy_(calibration)
     quality: list[ShapeQuality] = []
     if preparation.validation is not None and len(preparation.validation) > 1:
         cases = preparation.prepared_validation()
         others = mask_bank(cases, preparation.space, settings, bank.masks.device)
-        generator = generator_for(settings.seed, STAGE, -3)
+        generator = generator_for(settings.seed, Stage.SHAPE, SHAPE_QUALITY)
         quality = measure_quality(network, others, pairs=pairs, generator=generator, held_out=True)
         if all(row.measured for row in quality):
             return quality
-    generator = generator_for(settings.seed, STAGE, -3)
+    generator = generator_for(settings.seed, Stage.SHAPE, SHAPE_QUALITY)
     own = measure_quality(network, bank, pairs=pairs, generator=generator, held_out=False)
     return [row if row.measured else seen for row, seen in zip(quality or own, own, strict=True)]
 

@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from shapeguide.cells import stop_request
 from shapeguide.errors import ShapeguideError
 from shapeguide.progress import ProgressBar
 from shapeguide.training.engine.checkpoint import (
@@ -262,8 +263,11 @@ def _failed(title: str, found: str, iteration: int) -> TrainingFailed:
 
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event; a second one interrupts at once."""
-    stop = threading.Event()
+    """Turn Ctrl-C and SIGTERM into an event; a second one interrupts at once.
+
+    In a thread of a worker the event comes from the process that handed out the cell.
+    """
+    stop = stop_request()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

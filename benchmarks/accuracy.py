@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +59,7 @@ def tasks(iterations: tuple[int, int] | None, spacing_mm: float) -> dict[str, Ta
         data=default.data.changed(
             spacing_mm=(spacing_mm,) * 3, spatial_shape=(i, j, k), centre="foreground"
         ),
-        warp=default.warp.changed(translation_mm=10.0),
+        warp=replace(default.warp, translation_mm=10.0),
         segmentation=default.segmentation.changed(batch_size=1),
     )
     return {

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from shapeguide.geometry.warp import WarpLimits, affine_pairs, draw_affine_warps
+from shapeguide.geometry.warp import affine_pairs, draw_affine_warps
+from shapeguide.geometry.warp_limits import WarpLimits
 
 LIMITS = WarpLimits()
 SPACING_MM = (1.0, 1.0, 1.0)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from shapeguide.errors import ConfigError
-from shapeguide.geometry.warp import WarpLimits, draw_affine_warps, warp_one_hot
+from shapeguide.geometry.warp import draw_affine_warps, warp_one_hot
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.losses import (
     LossTerms,
     ShapeLoss,

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from shapeguide.errors import ConfigError, GeometryError
 from shapeguide.geometry.warp import (
-    WarpLimits,
     affine_pairs,
     draw_affine_warps,
     warp_classes,
     warp_images,
     warp_one_hot,
 )
+from shapeguide.geometry.warp_limits import WarpLimits
 
 ANISOTROPIC_MM = (1.0, 1.5, 2.0)
 

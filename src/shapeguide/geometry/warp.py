@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from shapeguide.errors import ConfigError, GeometryError
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.geometry.warp_sampling import (
     occupied_boxes,
     paste,
@@ -25,33 +25,6 @@ from shapeguide.geometry.warp_sampling import (
 
 SMALLEST_DETERMINANT = 1e-6
 """A warp that shrinks volumes more than this is taken for a mistake."""
-
-
-@dataclass(frozen=True)
-class WarpLimits:
-    """Ranges that random warps are drawn from, each uniformly; the paper's values by default.
-
-    The paper does not state its translation; 10 mm is our choice.
-
-    Raises:
-        ConfigError: If a limit is negative, not finite, or the scales are not positive and ordered.
-    """
-
-    rotation_deg: float = 8.0
-    """Largest rotation about each axis, to either side."""
-    scale: tuple[float, float] = (0.85, 1.15)
-    """Smallest and largest isotropic scale."""
-    translation_mm: float = 10.0
-    """Largest translation along each axis, to either side."""
-
-    def __post_init__(self) -> None:
-        smallest, largest = self.scale
-        if not (0 < smallest <= largest < math.inf):
-            raise ConfigError(f"scale must be two ordered positive numbers, found {self.scale}")
-        if not 0 <= self.rotation_deg <= 180:
-            raise ConfigError(f"rotation_deg must lie in 0 to 180, found {self.rotation_deg}")
-        if not 0 <= self.translation_mm < math.inf:
-            raise ConfigError(f"translation_mm must be 0 or more, found {self.translation_mm}")
 
 
 def draw_affine_warps(limits: WarpLimits, *, count: int, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from shapeguide.disturbing.graded import (
     with_hole,
     without_tip,
 )
-from shapeguide.geometry.warp import WarpLimits
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.metrics.surface import assd_mm, surface_distances
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.studies.separation.probes import error_probe, warp_probe

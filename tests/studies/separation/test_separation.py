@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from shapeguide.geometry.warp import WarpLimits
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.studies.separation.separation import Separation, measure_separation
 from shapeguide.training.shape import MaskBank

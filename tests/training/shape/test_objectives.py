@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from shapeguide.disturbing.masks import corrupt, soften
-from shapeguide.geometry.warp import WarpLimits
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.aligned_pose import AlignedPose
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.seeds import generator_for

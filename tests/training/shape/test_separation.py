@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shapeguide.geometry.warp import WarpLimits
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.shape import MaskBank

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shapeguide.errors import ConfigError
-from shapeguide.geometry.warp import WarpLimits
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.settings.groups import PRESETS, ShapeSettings

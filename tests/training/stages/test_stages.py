@@ -9,7 +9,7 @@ import torch
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
-from shapeguide.geometry.warp import WarpLimits
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.engine.log import LOG_FILE, read_log

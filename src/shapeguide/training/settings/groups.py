@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from shapeguide.errors import ConfigError
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.settings.base import (
     Count,
     CountOrZero,
@@ -52,23 +53,6 @@ class DataSettings(Settings):
     """Voxels that mean 0 and standard deviation 1 refer to."""
     memory_limit_gb: Positive = 4.0
     """Prepared cases are kept in memory up to this size, and memory-mapped from disk above it."""
-
-
-class WarpSettings(Settings):
-    """Random affine warps: of affine pairs and of training images."""
-
-    rotation_deg: NotNegative = 8.0
-    """Largest rotation about each axis, degrees."""
-    scale: tuple[Positive, Positive] = (0.85, 1.15)
-    """Smallest and largest isotropic scale."""
-    translation_mm: NotNegative = 4.0
-    """Largest translation along each axis, mm."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> WarpSettings:
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"the smallest scale comes first, found {self.scale}")
-        return self
 
 
 class ShapeSettings(Settings):
@@ -238,7 +222,8 @@ class TrainSettings(Settings):
     guidance: Guidance = "shape"
     """What guides the segmenter after its Dice iterations."""
     data: DataSettings = DataSettings()
-    warp: WarpSettings = WarpSettings()
+    warp: WarpLimits = WarpLimits()
+    """Random affine warps: of affine pairs and of training images."""
     shape: ShapeSettings = ShapeSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     restorer: RestorerSettings = RestorerSettings()
@@ -254,7 +239,7 @@ PRESETS: dict[str, TrainSettings] = {
     "paper": TrainSettings(
         preset="paper",
         data=DataSettings(normalisation="volume"),
-        warp=WarpSettings(translation_mm=8.0),
+        warp=WarpLimits(translation_mm=8.0),
         shape=ShapeSettings(
             objective="pairwise",
             maps="clean",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from shapeguide.disturbing.masks import corrupt, soften
-from shapeguide.geometry.warp import WarpLimits, draw_affine_warps, warp_one_hot
+from shapeguide.geometry.warp import draw_affine_warps, warp_one_hot
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.vocabulary import Maps
 
 CROP_MARGIN_VOXELS = 6

@@ -44,7 +44,6 @@ from shapeguide.training.stages.autoencoder_step import (
     srn_terms,
 )
 from shapeguide.training.stages.segmentation_batches import CaseBatches, one_hot
-from shapeguide.training.stages.shape import warp_limits
 from shapeguide.vocabulary import AutoencoderName
 
 logger = logging.getLogger(__name__)
@@ -156,7 +155,7 @@ def _train(network: MaskAutoencoder, run: _Run, fabric: Fabric, progress: bool) 
 
 
 def _step(network: nn.Module, run: _Run) -> Callable[[Tensor, int], AutoencoderTerms]:
-    limits, spacing_mm = warp_limits(run.settings), run.preparation.space.spacing_mm
+    limits, spacing_mm = run.settings.warp, run.preparation.space.spacing_mm
 
     def step(batch: Tensor, iteration: int) -> AutoencoderTerms:
         """Warp class indices (B, I, J, K), and reproduce or restore them."""

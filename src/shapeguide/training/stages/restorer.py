@@ -42,7 +42,6 @@ from shapeguide.training.stages.restorer_step import (
     restorer_terms,
 )
 from shapeguide.training.stages.segmentation_batches import CaseBatches
-from shapeguide.training.stages.shape import warp_limits
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +156,7 @@ def _train(network: ShapeRestorer, run: _Run, fabric: Fabric, progress: bool) ->
 
 
 def _step(network: nn.Module, run: _Run) -> Callable[[Tensor, int], RestorerTerms]:
-    limits, spacing_mm = warp_limits(run.settings), run.preparation.space.spacing_mm
+    limits, spacing_mm = run.settings.warp, run.preparation.space.spacing_mm
 
     def step(batch: Tensor, iteration: int) -> RestorerTerms:
         """Warp the distances (B, S, I, J, K), spoil what they show, and compare."""

@@ -16,7 +16,6 @@ from shapeguide.training.stages.segmentation_batches import (
     vary_intensities,
     warp_batch,
 )
-from shapeguide.training.stages.shape import warp_limits
 
 
 @dataclass
@@ -38,7 +37,7 @@ class SegmentationStep:
         generator = generator_for(self.settings.seed, Stage.SEGMENTATION, iteration)
         images, classes = warp_batch(
             *batch,
-            warp_limits(self.settings),
+            self.settings.warp,
             share=self.settings.segmentation.warped_share,
             spacing_mm=self.spacing_mm,
             generator=generator,

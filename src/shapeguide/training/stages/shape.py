@@ -15,7 +15,6 @@ import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import PreparedCases, WorkingSpace
 from shapeguide.errors import ConfigError
-from shapeguide.geometry.warp import WarpLimits
 from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
 from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, load_shape_network
 from shapeguide.models.shape_network import ShapeNetwork
@@ -119,23 +118,14 @@ def mask_bank(
         torch.stack([torch.from_numpy(case.classes == s + 1) for s in range(count)])
         for case in cases
     )
-    limits = warp_limits(settings)
+    limits = settings.warp
     if settings.shape.pose == "grid":
         masks = torch.stack(list(whole))
     else:
         masks = cropped(list(whole))
-        limits = WarpLimits(limits.rotation_deg, limits.scale, translation_mm=0.0)
+        limits = replace(limits, translation_mm=0.0)
     people = tuple(case.person for case in cases.cases)
     return MaskBank(masks.to(torch.uint8).to(device), space.spacing_mm, limits, people)
-
-
-def warp_limits(settings: TrainSettings) -> WarpLimits:
-    """The limits of random warps that the settings state."""
-    return WarpLimits(
-        rotation_deg=settings.warp.rotation_deg,
-        scale=settings.warp.scale,
-        translation_mm=settings.warp.translation_mm,
-    )
 
 
 class _Iterations(TorchDataset[int]):

@@ -1,7 +1,7 @@
 """The `shapeguide` command: find the command, run it, turn errors into messages and exit codes.
 
-What each command takes and prints is in `commands.py`, which is loaded only when a command runs;
-`shapeguide --help` needs none of it and answers at once.
+What each command takes and prints is in the room `commands`, which is loaded only when a command
+runs; `shapeguide --help` needs none of it and answers at once.
 """
 
 from __future__ import annotations
@@ -93,4 +93,4 @@ def _message(error: ShapeguideError | OSError) -> str:
     if isinstance(error, ShapeguideError) or not error.strerror:
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror}; nothing that was whole before is lost"
+    return f"{where}{error.strerror}"

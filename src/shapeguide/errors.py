@@ -19,3 +19,13 @@ class ConfigError(ShapeguideError, ValueError):
 
 class CheckpointError(ShapeguideError, OSError):
     """A model, checkpoint or run folder is damaged, foreign or cannot be written."""
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line of at most 200 characters.
+
+    The path is left out of what the operating system says, since the messages around it name it.
+    """
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    line = (said or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else line[:197] + "..."

@@ -31,8 +31,6 @@ from shapeguide.vocabulary import Device, WeightsName
 if TYPE_CHECKING:
     from shapeguide.data.case import Case
 
-SPLIT_FILE = "split.json"
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Train:
@@ -48,7 +46,7 @@ class _Train:
     shape_network: OptionalPath = None
     """A finished run whose shape network guides this one too."""
     overwrite: bool = False
-    """Delete an older run in the folder first."""
+    """Delete what an older run has written into the folder first; all else in it stays."""
 
     @property
     def settings(self) -> TrainSettings:
@@ -59,10 +57,7 @@ class _Train:
 
     def run(self) -> int:
         """Train all stages, and note in the run folder which cases were kept for testing."""
-        from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
-        from shapeguide.models.restorer_model import RESTORER_FOLDER
-        from shapeguide.training.engine.run_folder import clear_run_folder
-        from shapeguide.workflows.train import SHAPE_FOLDER
+        from shapeguide.training.engine.run_folder import SHAPE_FOLDER, SPLIT_FILE
 
         train, test = self.cases.read(self.dataset)
         structures = parse_structures(self.structure)
@@ -72,15 +67,12 @@ class _Train:
         guide = self.shape_network
         if guide is not None and (guide / SHAPE_FOLDER).is_dir():
             guide = guide / SHAPE_FOLDER
-        if self.overwrite:
-            for inner in (SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER):
-                clear_run_folder(self.out / inner)
-            clear_run_folder(self.out)
         sg.train(
             train,
             out=self.out,
             settings=settings,
             shape_network=None if guide is None else sg.load_shape_network(guide),
+            overwrite=self.overwrite,
         )
         tell(f"trained on {len(train)} cases; run folder: {self.out}")
         if test is not None:
@@ -164,6 +156,8 @@ class Predict:
                     "dataset.json, or leave out --split, --fold and --test-count"
                 )
             return [given]
+        from shapeguide.training.engine.run_folder import SPLIT_FILE
+
         kept, trained = _read_split(self.run_dir / SPLIT_FILE)
         found = self.cases.read_test(given)
         known = {case.id for case in found}

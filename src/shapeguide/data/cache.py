@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,8 +18,9 @@ from shapeguide.data.case import Case
 from shapeguide.data.headers import stored_files
 from shapeguide.data.prepare import PreparedCase
 from shapeguide.data.working_space import WorkingSpace
-from shapeguide.errors import DataError, GeometryError
+from shapeguide.errors import DataError, GeometryError, reason
 from shapeguide.geometry.grid import Grid
+from shapeguide.storage.digest import content_digest, file_digest
 from shapeguide.storage.whole import write_json, written_whole
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def entry_key(case: Case, space: WorkingSpace) -> str:
     }
     if case.label_to_image is not None:
         facts["label_to_image"] = case.label_to_image
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return content_digest(facts)[:32]
 
 
 def load_entry(folder: Path, key: str, space: WorkingSpace) -> PreparedCase | None:
@@ -118,8 +118,6 @@ def _checksum(array: NDArray[Any]) -> int:
 def _file_facts(path: Path) -> dict[str, Any]:
     try:
         state = path.stat()
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "content": content}
+        raise DataError(f"{path}: cannot be read ({reason(error)})") from error
+    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "content": file_digest(path)}

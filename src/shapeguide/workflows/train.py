@@ -11,14 +11,17 @@ from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.models.shape_model import ShapeModel
+from shapeguide.training.engine.run_folder import (
+    SHAPE_FOLDER,
+    check_run_folder,
+    clear_run_folder,
+)
 from shapeguide.training.guides import Guide
 from shapeguide.training.settings.groups import TrainSettings, resolve
 from shapeguide.training.stages.autoencoder import train_autoencoder
 from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.segmentation import train_segmenter
 from shapeguide.training.stages.shape import train_shape
-
-SHAPE_FOLDER = "shape"
 
 
 def train(
@@ -27,6 +30,7 @@ def train(
     out: str | Path,
     settings: TrainSettings | str = "default",
     shape_network: ShapeModel | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Segmenter:
     """Train what the guidance needs, unless it is given, and then a segmenter.
@@ -43,10 +47,12 @@ def train(
             `autoencoder`, `restorer`.
         settings: Settings, or the name of a preset; `guidance="none"` gives the plain baseline.
         shape_network: A trained shape network to use instead of training one.
+        overwrite: Delete what an older run has written into the folder first; all else in it stays.
         progress: Show progress bars.
 
     Raises:
-        ConfigError: If settings, folder and data do not fit together.
+        ConfigError: If settings, folder and data do not fit together, or the folder holds something
+            else than a run, or a run to overwrite holds scans of the dataset.
         DataError: If a case cannot be used.
     """
     folder, settings = Path(out), resolve(settings)
@@ -55,6 +61,9 @@ def train(
             f"a shape network was given together with guidance {settings.guidance!r}; leave out "
             "one of them"
         )
+    if overwrite:
+        clear_run_folder(folder, dataset)
+    check_run_folder(folder)
     guide: Guide | None = shape_network
     if settings.guidance == "shape" and guide is None:
         guide = train_shape(

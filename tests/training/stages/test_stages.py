@@ -283,7 +283,7 @@ def test_folder_without_a_model_says_what_to_do(tmp_path: Path, trained: Path) -
 
 def test_only_run_folders_are_ever_deleted(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("kept")
-    with pytest.raises(ConfigError, match="not a run folder"):
+    with pytest.raises(ConfigError, match="no folder of a run"):
         clear_run_folder(tmp_path)
     assert (tmp_path / "precious.txt").is_file()
     clear_run_folder(tmp_path / "never was")

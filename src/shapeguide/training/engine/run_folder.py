@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import shapeguide
+from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
-from shapeguide.errors import CheckpointError, ConfigError
-from shapeguide.models.model_files import MODEL_FILE
-from shapeguide.storage.identity import differences_in_words
-from shapeguide.storage.whole import write_json, written_whole
+from shapeguide.data.headers import stored_files
+from shapeguide.errors import CheckpointError, ConfigError, reason
+from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
+from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
+from shapeguide.models.restorer_model import RESTORER_FOLDER, USUAL_FILE
+from shapeguide.storage.digest import content_digest, file_digest
+from shapeguide.storage.identity import FolderKind, claim, clear, compare, read_note
+from shapeguide.storage.whole import written_whole
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE
-from shapeguide.training.engine.log import LOG_FILE
+from shapeguide.training.engine.log import LOG_FILE, TENSORBOARD_FOLDER
 from shapeguide.training.settings.groups import TrainSettings
 
 RUN_FILE = "run.json"
+SHAPE_FOLDER = "shape"
+SPLIT_FILE = "split.json"
 BRANCH_FILE = "before_guidance.safetensors"
 """Checkpoint of the last iteration without the shape loss, where other guidance can set in."""
+STAGE_RUN = FolderKind(
+    what="run",
+    note=RUN_FILE,
+    identity=("stage", "settings", "dataset"),
+    files=(
+        MODEL_FILE,
+        *WEIGHTS_FILES.values(),
+        CHECKPOINT_FILE,
+        BRANCH_FILE,
+        LOG_FILE,
+        SPLIT_FILE,
+        USUAL_FILE,
+    ),
+    folders={TENSORBOARD_FOLDER: FolderKind("log", None, files=("events.out.tfevents.*",))},
+)
+"""What one stage writes."""
+RUN = replace(
+    STAGE_RUN,
+    folders={
+        **STAGE_RUN.folders,
+        **dict.fromkeys((SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER), STAGE_RUN),
+    },
+)
+"""What a whole training writes: that of the segmenter, and inside it those of other stages."""
 GUIDANCE_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
 """Settings that the iterations before the guidance do not depend on."""
 UNUSED_SETTINGS: dict[str, tuple[str, ...]] = {
@@ -40,7 +70,7 @@ def claim_run_folder(
     A run that left no checkpoint left nothing to lose, and another one may take its place.
 
     What the machine does (device, workers, checkpoint interval) may change between two starts; the
-    settings that decide on the result, the cases and the structures may not.
+    settings that decide on the result, the cases, what their files hold and the structures may not.
 
     Args:
         folder: The run folder.
@@ -55,36 +85,44 @@ def claim_run_folder(
     Raises:
         ConfigError: If the folder holds something else, or a run of other settings or data.
         CheckpointError: If its `run.json` is damaged.
+        DataError: If a file of a case cannot be read.
     """
+    begun = (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists()
     identity = {
         "stage": stage,
         "settings": settings.model_dump(mode="json", exclude={"machine"}),
-        "dataset": _identity_of(train, validation),
+        "dataset": dataset_identity(train, validation=validation),
     }
-    path = folder / RUN_FILE
-    if path.is_file():
-        unused = UNUSED_SETTINGS.get(stage, ())
-        was, now = (_without(known, unused) for known in (_read_identity(path), identity))
-        differences = differences_in_words(was, now)
-        begun = (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists()
-        if not differences:
-            return (folder / MODEL_FILE).is_file()
-        if begun:
-            raise ConfigError(
-                f"{folder} holds another run: {'; '.join(differences[:6])}. Choose another "
-                "folder, or replace what is there (--overwrite)"
-            )
-    foreign = [f for f in (CHECKPOINT_FILE, MODEL_FILE) if (folder / f).exists()]
-    if foreign:
-        raise ConfigError(f"{folder} holds {', '.join(foreign)} but no {RUN_FILE}; choose another")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        written_by = f"shapeguide {shapeguide.__version__}"
-        machine = settings.machine.model_dump(mode="json")
-        write_json(path, {**identity, "machine": machine, "written_by": written_by})
-    except OSError as error:
-        raise CheckpointError(f"cannot write to the run folder {folder}: {error}") from error
-    return False
+    found = claim(
+        folder,
+        RUN,
+        identity,
+        ignoring=[f"settings.{name}" for name in UNUSED_SETTINGS.get(stage, ())],
+        beside={"machine": settings.machine.model_dump(mode="json")},
+        replace=not begun,
+    )
+    return found.state == "same" and (folder / MODEL_FILE).is_file()
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a run, before anything is written into it.
+
+    Raises:
+        ConfigError: If it does.
+        CheckpointError: If its `run.json` is damaged.
+    """
+    compare(folder, RUN, {})
+
+
+def clear_run_folder(folder: Path, dataset: Iterable[Case] = ()) -> None:
+    """Delete what a run has written into a folder, if there is one; all else stays.
+
+    Raises:
+        ConfigError: If the folder is not one of a run, or a scan or label map of the dataset lies
+            in it; nothing is deleted.
+        CheckpointError: If its `run.json` is damaged.
+    """
+    clear(folder, RUN, keep=[file for case in dataset for file in _files_of(case)])
 
 
 def branch(source: Path, folder: Path) -> None:
@@ -103,54 +141,45 @@ def branch(source: Path, folder: Path) -> None:
             f"{source} has no {BRANCH_FILE}: it is not a segmentation run, or has not yet done "
             "its Dice iterations"
         )
-    was, now = (
-        _without(_read_identity(path / RUN_FILE), GUIDANCE_SETTINGS) for path in (source, folder)
-    )
-    differences = differences_in_words(was, now)
-    if differences:
-        raise ConfigError(f"cannot branch from {source}: {'; '.join(differences[:6])}")
-    with written_whole(folder / CHECKPOINT_FILE) as temporary:
-        shutil.copyfile(source / BRANCH_FILE, temporary)
-    shutil.copyfile(source / LOG_FILE, folder / LOG_FILE)
+    now = read_note(folder, RUN) or {}
+    identity = {name: now.get(name) for name in RUN.identity}
+    free = [f"settings.{name}" for name in GUIDANCE_SETTINGS]
+    found = compare(source, RUN, identity, ignoring=free)
+    if found.differences:
+        raise ConfigError(f"cannot branch from {source}: {found.told}")
+    try:
+        for file, name in ((BRANCH_FILE, CHECKPOINT_FILE), (LOG_FILE, LOG_FILE)):
+            with written_whole(folder / name) as temporary:
+                shutil.copyfile(source / file, temporary)
+    except OSError as error:
+        raise CheckpointError(f"cannot branch from {source}: {reason(error)}") from error
 
 
-def clear_run_folder(folder: Path) -> None:
-    """Delete a run folder as a whole, if there is one.
+def dataset_identity(train: Dataset, **others: Dataset | None) -> dict[str, Any]:
+    """What decides on everything that is made from some cases: which they are, what they hold.
+
+    Args:
+        train: The cases to train on; their structures count.
+        others: Further groups of cases by name, such as `validation`; None is an empty one.
 
     Raises:
-        ConfigError: If the folder is not one of a run, so that nothing else is ever deleted.
+        DataError: If a file of a case cannot be read.
     """
-    if not folder.exists():
-        return
-    if not (folder / RUN_FILE).is_file() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not a run folder ({RUN_FILE} is missing): not deleted")
-    shutil.rmtree(folder)
-
-
-def _identity_of(train: Dataset, validation: Dataset | None) -> dict[str, Any]:
-    held_out = list(validation) if validation else []
-    sizes = hashlib.sha256()
-    for case in [*train, *held_out]:
-        files = [case.image] if case.label_map is None else [case.image, case.label_map]
-        for file in files:
-            sizes.update(f"{case.id} {file.name} {file.stat().st_size}\n".encode())
+    groups = {"train": train, **others}
+    cases = [case for group in groups.values() for case in group or ()]
     return {
         "name": train.name,
         "structures": {item.name: list(item.label_ids) for item in train.structures},
-        "train": [case.id for case in train],
-        "validation": [case.id for case in held_out],
-        "files": sizes.hexdigest(),
+        **{name: [case.id for case in group or ()] for name, group in groups.items()},
+        "contents": content_digest([_contents_of(case) for case in cases]),
     }
 
 
-def _read_identity(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {name: content[name] for name in ("stage", "settings", "dataset")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); use another run folder") from error
+def _contents_of(case: Case) -> list[Any]:
+    """What a case holds, whatever its files are called and wherever they lie."""
+    return [case.id, case.orientation, *(file_digest(file) for file in _files_of(case))]
 
 
-def _without(identity: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    kept = {name: value for name, value in identity["settings"].items() if name not in names}
-    return {**identity, "settings": kept}
+def _files_of(case: Case) -> list[Path]:
+    paths = [case.image] if case.label_map is None else [case.image, case.label_map]
+    return [file for path in paths for file in stored_files(path)]

@@ -18,7 +18,7 @@ from shapeguide.models.autoencoder_model import (
     build_autoencoder,
 )
 from shapeguide.models.mask_autoencoder import MaskAutoencoder
-from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
+from shapeguide.models.model_files import write_description, write_weights
 from shapeguide.vocabulary import AutoencoderName
 
 STRUCTURES = (Structure("horn", (1,)), Structure("lobe", (2, 3)))
@@ -84,8 +84,8 @@ def test_autoencoder_comes_back_from_its_files(tmp_path: Path) -> None:
         weights = write_weights(before.network, folder, "last")
         description = AutoencoderDescription(
             made_by="test",
-            structures=structures_to(STRUCTURES),
-            space=space_to(before.space),
+            structures=STRUCTURES,
+            space=before.space,
             channels=(4, 8),
             weights={"last": weights},
             flavour=before.flavour,

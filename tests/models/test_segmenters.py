@@ -13,12 +13,12 @@ from torch.nn import functional
 
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
+from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
+from shapeguide.geometry.volume import Structure
 from shapeguide.models.fcn import Fcn
 from shapeguide.models.model_files import (
     MODEL_FILE,
-    SpaceDescription,
-    StructureDescription,
     write_description,
     write_weights,
 )
@@ -227,13 +227,8 @@ def write_run(folder: Path, name: SegmenterName) -> SegmenterNetwork:
     folder.mkdir()
     description = SegmenterDescription(
         made_by="a test",
-        structures=(StructureDescription(name="horn", label_ids=(1,)),),
-        space=SpaceDescription(
-            spacing_mm=(1.0, 1.0, 1.0),
-            spatial_shape=(8, 8, 8),
-            centre="volume",
-            normalisation="volume",
-        ),
+        structures=(Structure("horn", (1,)),),
+        space=WorkingSpace((1.0, 1.0, 1.0), (8, 8, 8), "volume", "volume"),
         segmenter=name,
         channels=CHANNELS,
         weights={"last": write_weights(network, folder, "last")},

@@ -17,10 +17,8 @@ from shapeguide.geometry.volume import Structure
 from shapeguide.models.mask_autoencoder import MaskAutoencoder
 from shapeguide.models.model_files import (
     ModelDescription,
-    load_weights,
+    load_network,
     read_description,
-    space_from,
-    structures_from,
 )
 from shapeguide.vocabulary import AutoencoderName
 
@@ -66,19 +64,22 @@ def load_autoencoder(run_dir: str | Path) -> AutoencoderModel:
     """
     folder = Path(run_dir)
     description = read_description(AutoencoderDescription, folder)
-    network = build_autoencoder(
-        description.flavour,
-        classes=1 + len(description.structures),
-        spatial_shape=description.space.spatial_shape,
-        channels=description.channels,
-        code_length=description.code_length,
-    )
-    load_weights(network, description, folder, "last")
+
+    def build() -> MaskAutoencoder:
+        return build_autoencoder(
+            description.flavour,
+            classes=1 + len(description.structures),
+            spatial_shape=description.space.spatial_shape,
+            channels=description.channels,
+            code_length=description.code_length,
+        )
+
+    network = load_network(build, description, folder, "last")
     return AutoencoderModel(
         network=network.eval().requires_grad_(False),
         flavour=description.flavour,
-        structures=structures_from(description),
-        space=space_from(description.space),
+        structures=description.structures,
+        space=description.space,
         quality=description.quality,
     )
 

@@ -49,12 +49,25 @@ def check_spatial_shape(images: Tensor, divisor: int, title: str) -> None:
     Raises:
         ValueError: If a length is not a multiple, or a single voxel is left to normalise.
     """
-    found = tuple(images.shape[2:])
-    if any(length % divisor for length in found):
-        raise ValueError(f"the {title} needs multiples of {divisor}, found {found}")
-    if all(length == divisor for length in found):
+    check_lengths(tuple(images.shape[2:]), divisor, title)
+
+
+def check_lengths(lengths: tuple[int, ...], divisor: int, title: str) -> None:
+    """Refuse spatial lengths that a network cannot halve as often as it must.
+
+    Args:
+        lengths: Voxels along each axis.
+        divisor: Of the network: 2 ** (levels - 1).
+        title: Name of the network for people.
+
+    Raises:
+        ValueError: If a length is not a multiple, or a single voxel is left to normalise.
+    """
+    if any(length % divisor for length in lengths):
+        raise ValueError(f"the {title} needs multiples of {divisor}, found {lengths}")
+    if all(length == divisor for length in lengths):
         raise ValueError(
-            f"the {title} has a single voxel left of {found} at its deepest level, too few to "
+            f"the {title} has a single voxel left of {lengths} at its deepest level, too few to "
             "normalise; take a larger spatial shape or fewer levels of channels"
         )
 

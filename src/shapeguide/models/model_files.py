@@ -1,28 +1,28 @@
 """Model files: weights as safetensors, everything else as JSON beside them. No pickle is read.
 
-`model.json` names the SHA-256 of each weights file, so a damaged or foreign file is found on
-loading.
+`model.json` names the SHA-256 of each weights file, so a damaged file is found on loading. A
+foreign one may state anything: what its network takes is known before it is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import CheckpointError
-from shapeguide.geometry.volume import Structure
+from shapeguide.geometry.volume import Structure, check_structures
+from shapeguide.models.memory import check_window
 from shapeguide.storage.whole import write_json, written_whole
-from shapeguide.vocabulary import Centre, Normalisation, WeightsName
+from shapeguide.vocabulary import WeightsName
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILES: dict[WeightsName, str] = {
@@ -30,31 +30,14 @@ WEIGHTS_FILES: dict[WeightsName, str] = {
     "best": "best.safetensors",
     "average": "average.safetensors",
 }
+FLOATING = ("F64", "F32", "F16", "BF16")
+"""Types of numbers in a weights file that weights may have."""
 
 # Bounds keep a foreign model file from asking for absurd amounts of memory.
 Channels = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=8)]
-Length = Annotated[int, Field(ge=1, le=2048)]
-Spacing = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
-
-
-class StructureDescription(BaseModel):
-    """A structure as a model file states it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    label_ids: Annotated[tuple[int, ...], Field(min_length=1)]
-
-
-class SpaceDescription(BaseModel):
-    """A working space as a model file states it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    spacing_mm: tuple[Spacing, Spacing, Spacing]
-    spatial_shape: tuple[Length, Length, Length]
-    centre: Centre
-    normalisation: Normalisation
+LARGEST_LENGTH = 2048
+Length = Annotated[int, Field(ge=1, le=LARGEST_LENGTH)]
+LARGEST_SPACING_MM = 1000.0
 
 
 class ModelDescription(BaseModel):
@@ -65,16 +48,37 @@ class ModelDescription(BaseModel):
     format: Literal[1] = 1
     made_by: str
     """Name and version of the program that wrote it."""
-    structures: Annotated[tuple[StructureDescription, ...], Field(min_length=1, max_length=255)]
-    space: SpaceDescription
+    structures: Annotated[tuple[Structure, ...], Field(min_length=1, max_length=255)]
+    space: WorkingSpace
     channels: Channels
     weights: dict[WeightsName, str] = {}
     """SHA-256 of each weights file."""
     notes: dict[str, Any] = {}
     """Facts about the training, for people."""
 
+    @property
+    def seen_shape(self) -> tuple[int, int, int]:
+        """Voxels that the network sees at once."""
+        return self.space.spatial_shape
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelDescription:
+        check_structures(self.structures)
+        if max(self.space.spatial_shape) > LARGEST_LENGTH:
+            raise ValueError(
+                f"space.spatial_shape has at most {LARGEST_LENGTH} voxels along an axis, found "
+                f"{self.space.spatial_shape}"
+            )
+        if max(self.space.spacing_mm) > LARGEST_SPACING_MM:
+            raise ValueError(
+                f"space.spacing_mm is at most {LARGEST_SPACING_MM:g}, found {self.space.spacing_mm}"
+            )
+        return self
+
 
 DescriptionT = TypeVar("DescriptionT", bound=ModelDescription)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+StatedT = TypeVar("StatedT", bound=BaseModel)
 
 
 def write_weights(
@@ -113,37 +117,100 @@ def read_description(kind: type[DescriptionT], folder: Path) -> DescriptionT:
             f"{folder} holds no finished model ({MODEL_FILE} is missing); "
             "give the folder of a finished training, or run the training again to resume it"
         )
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is not a {kind.__name__} that this version reads: {error}"
-        ) from error
+    return read_stated(kind, path)
 
 
-def load_weights(
-    network: nn.Module, description: ModelDescription, folder: Path, which: WeightsName
-) -> None:
-    """Fill a network from the weights file of a run folder.
+def read_stated(kind: type[StatedT], path: Path) -> StatedT:
+    """Read and check a JSON file that describes a model.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, or of another network.
+        CheckpointError: If it cannot be read, or states something that cannot be; each fault is
+            named.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ")
+            for fault in error.errors(include_url=False, include_input=False)
+        )
+    except OSError as error:
+        faults = str(error)
+    raise CheckpointError(f"{path} is not a {kind.__name__} that this version reads: {faults}")
+
+
+def load_network(
+    build: Callable[[], NetworkT], description: ModelDescription, folder: Path, which: WeightsName
+) -> NetworkT:
+    """The network that a model file describes, with the weights of a run folder.
+
+    It is first laid out without memory, and compared with the header of the weights file: a
+    network never takes more than the file that fills it.
+
+    Args:
+        build: Makes the network, untrained.
+        description: Of the model.
+        folder: Run folder.
+        which: Which of its weights.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or of another network, its weights are not
+            finite, or what is described cannot be built or takes more memory than is allowed.
     """
     path = folder / WEIGHTS_FILES[which]
     if which not in description.weights:
         there = ", ".join(description.weights) or "none"
         raise CheckpointError(f"{folder} has no {which!r} weights; it has: {there}")
     try:
+        check_window(description.channels, 1 + len(description.structures), description.seen_shape)
         if hash_of(path) != description.weights[which]:
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is not the one that {MODEL_FILE} names; "
                 "restore both files from a copy or train again"
             )
+        with torch.device("meta"):
+            expected = build().state_dict()
+        _check_tensors(path, expected)
+        network = build()
         network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"cannot load {path}: {error}") from error
+    for name, tensor in network.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"cannot load {path}: {name} holds values that are not finite; take other weights "
+                "of the run, or train again"
+            )
+    return network
+
+
+def _check_tensors(path: Path, expected: Mapping[str, Tensor]) -> None:
+    """Compare the header of a weights file with the tensors of a network.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    with safe_open(path, framework="pt") as opened:
+        names = set(opened.keys())
+        if names != expected.keys():
+            raise ValueError(
+                f"it lacks the tensors {sorted(expected.keys() - names)[:3]} of the network that "
+                f"{MODEL_FILE} describes, and has {sorted(names - expected.keys())[:3]} instead"
+            )
+        for name, tensor in expected.items():
+            stored = opened.get_slice(name)
+            shape, kind = tuple(stored.get_shape()), str(stored.get_dtype())
+            if shape != tuple(tensor.shape):
+                raise ValueError(
+                    f"{name} has shape {shape}, and the network that {MODEL_FILE} describes takes "
+                    f"{tuple(tensor.shape)}"
+                )
+            if tensor.is_floating_point() != (kind in FLOATING):
+                raise ValueError(
+                    f"{name} holds numbers of type {kind}, and the network takes {tensor.dtype}"
+                )
 
 
 def hash_of(path: Path) -> str:
@@ -155,30 +222,3 @@ def hash_of(path: Path) -> str:
 def frozen(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on the device, ready to predict and not to train."""
     return network.to(device).eval().requires_grad_(False)
-
-
-def structures_from(description: ModelDescription) -> tuple[Structure, ...]:
-    """The structures that a model file names."""
-    return tuple(Structure(item.name, item.label_ids) for item in description.structures)
-
-
-def structures_to(structures: tuple[Structure, ...]) -> tuple[StructureDescription, ...]:
-    """Structures as a model file states them."""
-    return tuple(
-        StructureDescription(name=item.name, label_ids=item.label_ids) for item in structures
-    )
-
-
-def space_from(description: SpaceDescription) -> WorkingSpace:
-    """The working space that a model file names."""
-    return WorkingSpace(**description.model_dump())
-
-
-def space_to(space: WorkingSpace) -> SpaceDescription:
-    """A working space as a model file states it."""
-    return SpaceDescription(
-        spacing_mm=space.spacing_mm,
-        spatial_shape=space.spatial_shape,
-        centre=space.centre,
-        normalisation=space.normalisation,
-    )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 from torch import nn
 
@@ -17,13 +17,11 @@ from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.model_files import (
-    MODEL_FILE,
     Length,
     ModelDescription,
-    load_weights,
+    load_network,
     read_description,
-    space_from,
-    structures_from,
+    read_stated,
 )
 from shapeguide.models.shape_restorer import ShapeRestorer
 from shapeguide.vocabulary import WeightsName
@@ -47,6 +45,21 @@ class RestorerDescription(ModelDescription):
     offsets: tuple[tuple[Finite, Finite, Finite], ...] = ()
     caution: NotNegative
     quality: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def seen_shape(self) -> tuple[int, int, int]:
+        """The window in the blocks that the correction is computed on."""
+        i, j, k = (-(-length // self.coarsening) for length in self.window)
+        return i, j, k
+
+    @model_validator(mode="after")
+    def _check_offsets(self) -> RestorerDescription:
+        if self.offsets and len(self.offsets) != len(self.structures):
+            raise ValueError(
+                f"offsets of {len(self.offsets)} structures, expected {len(self.structures)}; "
+                "train the restorer again"
+            )
+        return self
 
 
 class Usual(BaseModel):
@@ -95,22 +108,20 @@ def load_restorer(run_dir: str | Path, *, weights: WeightsName = "last") -> Rest
     """
     folder = Path(run_dir)
     description = read_description(RestorerDescription, folder)
-    if description.offsets and len(description.offsets) != len(description.structures):
-        raise CheckpointError(
-            f"{folder / MODEL_FILE} is damaged: offsets of {len(description.offsets)} structures, "
-            f"expected {len(description.structures)}; train the restorer again"
+
+    def build() -> ShapeRestorer:
+        return ShapeRestorer(
+            1 + len(description.structures),
+            channels=description.channels,
+            coarsening=description.coarsening,
         )
-    network = ShapeRestorer(
-        1 + len(description.structures),
-        channels=description.channels,
-        coarsening=description.coarsening,
-    )
-    load_weights(network, description, folder, "last")
+
+    network = load_network(build, description, folder, "last")
     usual = read_usual(folder)
     return RestorerModel(
         network=network.eval().requires_grad_(False),
-        structures=structures_from(description),
-        space=space_from(description.space),
+        structures=description.structures,
+        space=description.space,
         caution=description.caution,
         quality=description.quality,
         window=description.window,
@@ -132,8 +143,8 @@ def read_usual(folder: Path) -> Usual | None:
     if not path.is_file():
         return None
     try:
-        return Usual.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        return read_stated(Usual, path)
+    except CheckpointError as error:
         raise CheckpointError(
             f"{path} is damaged ({error}); delete it and run the training again, which measures it "
             "anew"

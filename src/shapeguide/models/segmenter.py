@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
+from pydantic import model_validator
 from torch import nn
 
 from shapeguide.data.preprocess import WorkingSpace
@@ -15,14 +16,12 @@ from shapeguide.errors import ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.machine import choose_device
 from shapeguide.models.fcn import Fcn
-from shapeguide.models.levels import check_channels
+from shapeguide.models.levels import check_channels, check_lengths
 from shapeguide.models.model_files import (
     ModelDescription,
     frozen,
-    load_weights,
+    load_network,
     read_description,
-    space_from,
-    structures_from,
 )
 from shapeguide.models.unet import UNet3d
 from shapeguide.models.unet2d import UNet2d
@@ -46,6 +45,12 @@ class SegmenterDescription(ModelDescription):
     kind: Literal["segmenter"] = "segmenter"
     segmenter: SegmenterName = "unet3d"
     """Its network; files of older versions name none."""
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> SegmenterDescription:
+        divisor = divisor_of(self.segmenter, self.channels)
+        check_lengths(self.space.spatial_shape, divisor, self.segmenter)
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +87,15 @@ def load_segmenter(
     folder = Path(run_dir)
     description = read_description(SegmenterDescription, folder)
     classes = 1 + len(description.structures)
-    network = build_segmenter(description.segmenter, description.channels, classes=classes)
-    load_weights(network, description, folder, weights)
+
+    def build() -> SegmenterNetwork:
+        return build_segmenter(description.segmenter, description.channels, classes=classes)
+
+    network = load_network(build, description, folder, weights)
     return Segmenter(
         network=frozen(network, choose_device(device)),
-        structures=structures_from(description),
-        space=space_from(description.space),
+        structures=description.structures,
+        space=description.space,
         divisor=network.divisor,
     )
 

@@ -12,10 +12,8 @@ from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.model_files import (
     ModelDescription,
-    load_weights,
+    load_network,
     read_description,
-    space_from,
-    structures_from,
 )
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.vocabulary import Objective, Pose
@@ -30,6 +28,12 @@ class ShapeModelDescription(ModelDescription):
     canonical_shape: Annotated[int, Field(ge=8, le=128)]
     trunks: Annotated[int, Field(ge=1, le=255)]
     quality: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def seen_shape(self) -> tuple[int, int, int]:
+        """The masks as they are, or their pose."""
+        edge = self.canonical_shape
+        return self.space.spatial_shape if self.pose == "grid" else (edge, edge, edge)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,18 +61,21 @@ def load_shape_network(run_dir: str | Path) -> ShapeModel:
     """
     folder = Path(run_dir)
     description = read_description(ShapeModelDescription, folder)
-    network = ShapeNetwork(
-        [item.name for item in description.structures],
-        channels=description.channels,
-        pose=description.pose,
-        canonical_shape=description.canonical_shape,
-        trunks=description.trunks,
-    )
-    load_weights(network, description, folder, "last")
+
+    def build() -> ShapeNetwork:
+        return ShapeNetwork(
+            [item.name for item in description.structures],
+            channels=description.channels,
+            pose=description.pose,
+            canonical_shape=description.canonical_shape,
+            trunks=description.trunks,
+        )
+
+    network = load_network(build, description, folder, "last")
     return ShapeModel(
         network=network.eval().requires_grad_(False),
-        structures=structures_from(description),
-        space=space_from(description.space),
+        structures=description.structures,
+        space=description.space,
         objective=description.objective,
         quality=description.quality,
     )

@@ -24,7 +24,7 @@ from shapeguide.models.autoencoder_model import (
     load_autoencoder,
 )
 from shapeguide.models.mask_autoencoder import MaskAutoencoder
-from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
+from shapeguide.models.model_files import write_description, write_weights
 from shapeguide.training.cohort import Preparation, prepare, start_fabric
 from shapeguide.training.engine.checkpoint import TrainingState
 from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
@@ -190,8 +190,8 @@ def _write(network: MaskAutoencoder, run: _Run, quality: list[ReconstructionQual
     train, chosen = run.preparation.train, run.settings.autoencoder
     description = AutoencoderDescription(
         made_by=f"shapeguide {shapeguide.__version__}",
-        structures=structures_to(train.structures),
-        space=space_to(run.preparation.space),
+        structures=train.structures,
+        space=run.preparation.space,
         channels=chosen.channels,
         weights={"last": weights},
         flavour=run.flavour,

@@ -18,7 +18,7 @@ from shapeguide.data.preprocess import PreparedCases
 from shapeguide.disturbing.probabilities import spoil
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.warp import draw_affine_warps, warp_images
-from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
+from shapeguide.models.model_files import write_description, write_weights
 from shapeguide.models.restorer_model import RestorerDescription, RestorerModel, load_restorer
 from shapeguide.models.shape_restorer import ShapeRestorer
 from shapeguide.training.cohort import Preparation, prepare, start_fabric
@@ -210,8 +210,8 @@ def _write(network: ShapeRestorer, run: _Run, quality: list[RestorationQuality])
     train, chosen = run.preparation.train, run.settings.restorer
     description = RestorerDescription(
         made_by=f"shapeguide {shapeguide.__version__}",
-        structures=structures_to(train.structures),
-        space=space_to(run.preparation.space),
+        structures=train.structures,
+        space=run.preparation.space,
         channels=chosen.channels,
         weights={"last": weights},
         coarsening=run.coarsening,

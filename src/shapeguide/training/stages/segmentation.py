@@ -15,8 +15,6 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.models.model_files import (
     WEIGHTS_FILES,
     hash_of,
-    space_to,
-    structures_to,
     write_description,
     write_weights,
 )
@@ -171,8 +169,8 @@ def _write(state: TrainingState, run: _Run) -> None:
     train = run.preparation.train
     description = SegmenterDescription(
         made_by=f"shapeguide {shapeguide.__version__}",
-        structures=structures_to(train.structures),
-        space=space_to(run.preparation.space),
+        structures=train.structures,
+        space=run.preparation.space,
         segmenter=run.settings.segmentation.segmenter,
         channels=run.settings.segmentation.channels,
         weights=weights,

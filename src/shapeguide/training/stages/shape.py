@@ -15,7 +15,7 @@ import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import PreparedCases, WorkingSpace
 from shapeguide.errors import ConfigError
-from shapeguide.models.model_files import space_to, structures_to, write_description, write_weights
+from shapeguide.models.model_files import write_description, write_weights
 from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, load_shape_network
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.cohort import Preparation, prepare, start_fabric
@@ -225,8 +225,8 @@ def _write(
     weights = write_weights(network, folder, "last")
     description = ShapeModelDescription(
         made_by=f"shapeguide {shapeguide.__version__}",
-        structures=structures_to(dataset.structures),
-        space=space_to(space),
+        structures=dataset.structures,
+        space=space,
         channels=settings.shape.channels,
         weights={"last": weights},
         objective=settings.shape.objective,

@@ -1,0 +1,46 @@
+"""What a network takes is known before it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from shapeguide.errors import CheckpointError
+
+LARGEST_WINDOW_BYTES = 16 * 2**30
+"""One window of any preset, at any spacing that its scans have, takes less."""
+KEPT_AT_ONCE = 6
+"""Feature maps of one level that a segmenter holds at once, at most: what skips, what was raised,
+both joined, and what comes in and out of a convolution and its normalisation."""
+CLASS_MAPS = 3
+"""Maps of each class: logits, probabilities, and those gathered from all windows."""
+
+
+def window_bytes(channels: Sequence[int], classes: int, spatial_shape: tuple[int, int, int]) -> int:
+    """Memory that a network takes to predict one window, about and rather too much.
+
+    Args:
+        channels: Of each level, from full resolution down; each level halves the resolution.
+        classes: Background included.
+        spatial_shape: Of the window.
+    """
+    maps = KEPT_AT_ONCE * sum(count / 8**level for level, count in enumerate(channels))
+    return int(4 * prod(spatial_shape) * (maps + CLASS_MAPS * classes))
+
+
+def check_window(
+    channels: Sequence[int], classes: int, spatial_shape: tuple[int, int, int]
+) -> None:
+    """Refuse a network that would take too much memory for one window.
+
+    Raises:
+        CheckpointError: If it takes more than `LARGEST_WINDOW_BYTES`.
+    """
+    needed = window_bytes(channels, classes, spatial_shape)
+    if needed > LARGEST_WINDOW_BYTES:
+        raise CheckpointError(
+            f"one window of {spatial_shape} voxels with channels {tuple(channels)} and {classes} "
+            f"classes takes about {needed / 2**30:.0f} GiB, and at most "
+            f"{LARGEST_WINDOW_BYTES // 2**30} GiB are taken; train with a smaller spatial shape or "
+            "fewer channels"
+        )

@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from shapeguide.studies.systems.statistics import (
+from shapeguide.metrics.statistics import (
     cluster_interval,
     finite_mean,
     signed_rank_over_people,

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from shapeguide.errors import ConfigError, GeometryError
 from shapeguide.geometry.volume import LabelMap, Structure, find_structure
 from shapeguide.metrics.masks import Box, foreground_box
+from shapeguide.metrics.metric import METRICS
 from shapeguide.metrics.overlap import dice
 from shapeguide.metrics.surface import assd_mm, hausdorff_mm, surface_dice, surface_distances
 
-METRICS = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm", "surface_dice_1mm")
 COLUMNS = (
     "case",
     "structure",

@@ -14,15 +14,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from shapeguide.errors import DataError
-from shapeguide.metrics.scores import COLUMNS, METRICS
-
-HIGHER_IS_BETTER = frozenset({"dice", "surface_dice_1mm"})
-RESAMPLES = 5000
-CONFIDENCE = 0.95
-_DRAWN_AT_ONCE = 2**22
+from shapeguide.metrics.metric import METRICS
+from shapeguide.metrics.scores import COLUMNS
+from shapeguide.metrics.statistics import (
+    bootstrap_interval,
+    finite_mean,
+    paired_differences,
+    signed_rank_p,
+)
 
 
 def summarise(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -30,7 +31,7 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     Args:
         table: Rows with the columns `COLUMNS`, from `score_table` or a file that `evaluate` wrote.
-        seed: Of the bootstrap; the same table and seed give the same interval.
+        seed: Start of the bootstrap; the same table and seed give the same interval.
 
     Returns:
         Columns structure, metric, mean, low, high (95 % bootstrap interval of the mean), median,
@@ -52,7 +53,7 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                 {
                     "structure": str(structure),
                     "metric": metric,
-                    "mean": _mean(finite),
+                    "mean": finite_mean(values),
                     "low": low,
                     "high": high,
                     "median": float(np.median(finite)) if finite.size else float("nan"),
@@ -82,7 +83,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> pd.D
     Args:
         first: Rows with the columns `COLUMNS`.
         second: Rows of other predictions of the same cases.
-        seed: Of the bootstrap.
+        seed: Start of the bootstrap.
 
     Returns:
         Columns structure, metric, pairs, found (pairs in which both are finite), mean_first,
@@ -100,70 +101,19 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> pd.D
     return pd.DataFrame(rows)
 
 
-def bootstrap_interval(values: NDArray[np.float64], *, seed: int) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of a mean.
-
-    Args:
-        values: Finite values of the cases, shape (N,).
-        seed: Of the resampling.
-
-    Returns:
-        Low and high end; nan for fewer than two values, which say nothing about their spread.
-    """
-    count = values.size
-    if count < 2:
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    means = np.empty(RESAMPLES)
-    block = max(1, _DRAWN_AT_ONCE // count)
-    for start in range(0, RESAMPLES, block):
-        stop = min(start + block, RESAMPLES)
-        drawn = generator.integers(count, size=(stop - start, count))
-        means[start:stop] = values[drawn].mean(axis=1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, (tail, 1 - tail))
-    return float(low), float(high)
-
-
-def signed_rank_p(differences: NDArray[np.float64]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; zeros are left out, infinities rank largest.
-
-    Args:
-        differences: Paired differences, shape (N,); infinite where one side missed.
-
-    Returns:
-        In (0, 1]; 1 when no difference is left.
-    """
-    left = differences[differences != 0]
-    if left.size == 0:
-        return 1.0
-    finite = np.abs(left[np.isfinite(left)])
-    beyond = 2 * (finite.max() if finite.size else 1.0)
-    ranked = np.where(np.isfinite(left), left, np.sign(left) * beyond)
-    return float(stats.wilcoxon(ranked).pvalue)
-
-
-def paired_differences(
-    first: NDArray[np.float64], second: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """First minus second, shape (N,); infinite where one side missed, 0 where both did."""
-    both_missed = np.isinf(first) & np.isinf(second)
-    return np.subtract(first, second, out=np.zeros(first.shape), where=~both_missed)
-
-
 def _compare_metric(group: pd.DataFrame, metric: str, seed: int) -> dict[str, str | float | int]:
     first, second = _comparable(group, metric)
     differences = paired_differences(first, second)
     found = np.isfinite(first) & np.isfinite(second)
     low, high = bootstrap_interval(differences[found], seed=seed)
-    gains = differences if metric in HIGHER_IS_BETTER else -differences
+    gains = differences if METRICS[metric].higher_is_better else -differences
     return {
         "metric": metric,
         "pairs": int(found.size),
         "found": int(found.sum()),
-        "mean_first": _mean(first[found]),
-        "mean_second": _mean(second[found]),
-        "mean_difference": _mean(differences[found]),
+        "mean_first": finite_mean(first[found]),
+        "mean_second": finite_mean(second[found]),
+        "mean_difference": finite_mean(differences[found]),
         "low": low,
         "high": high,
         "p": signed_rank_p(differences),
@@ -184,7 +134,7 @@ def _comparable(
     """
     first = group[f"{metric}_first"].to_numpy(dtype=np.float64)
     second = group[f"{metric}_second"].to_numpy(dtype=np.float64)
-    perfect = 1.0 if metric in HIGHER_IS_BETTER else 0.0
+    perfect = METRICS[metric].perfect
     kept = ~(np.isnan(first) & np.isnan(second))
     first = np.where(np.isnan(first), perfect, first)
     second = np.where(np.isnan(second), perfect, second)
@@ -226,7 +176,3 @@ def _check_table(table: pd.DataFrame) -> None:
 def _examples(table: pd.DataFrame) -> str:
     cases = [str(case) for case in table["case"].unique()]
     return ", ".join(cases[:3]) + (", ..." if len(cases) > 3 else "") if cases else "none"
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if values.size else float("nan")

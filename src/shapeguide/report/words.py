@@ -8,18 +8,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from shapeguide.metrics.summary import HIGHER_IS_BETTER
+from shapeguide.metrics.metric import METRICS
 
 SIGNIFICANT = 0.05
 Verdict = Literal["better", "worse", "no clear difference"]
-
-METRIC_NAMES = {
-    "dice": "Dice",
-    "hausdorff_mm": "Hausdorff distance",
-    "hd95_mm": "HD95",
-    "assd_mm": "ASSD",
-    "surface_dice_1mm": "surface Dice at 1 mm",
-}
 
 
 def verdict(row: Mapping[str, Any]) -> Verdict:
@@ -36,7 +28,7 @@ def verdict(row: Mapping[str, Any]) -> Verdict:
     low, high = float(row["low"]), float(row["high"])
     if math.isnan(low) or low <= 0 <= high or not float(row["p"]) < SIGNIFICANT:
         return "no clear difference"
-    first_gains = (low > 0) == (row["metric"] in HIGHER_IS_BETTER)
+    first_gains = (low > 0) == METRICS[str(row["metric"])].higher_is_better
     more_missed = int(row["missed_first"]) - int(row["missed_second"])
     if (more_missed > 0) if first_gains else (more_missed < 0):
         return "no clear difference"
@@ -52,7 +44,7 @@ def sentence(row: Mapping[str, Any], *, first: str, second: str) -> str:
         second: Name of the second method.
     """
     metric = str(row["metric"])
-    name = METRIC_NAMES.get(metric, metric)
+    name = METRICS[metric].name
     one, other = shown(metric, row["mean_first"]), shown(metric, row["mean_second"])
     interval = f"95 % interval {signed(metric, row['low'])} to {signed(metric, row['high'])}"
     difference = signed(metric, row["mean_difference"])
@@ -86,7 +78,7 @@ def headline(comparison: pd.DataFrame, *, first: str, second: str, metrics: tupl
     many = len({row["structure"] for row in rows}) > 1
     by_verdict: dict[str, list[str]] = {}
     for row in rows:
-        name = METRIC_NAMES.get(row["metric"], row["metric"])
+        name = METRICS[str(row["metric"])].name
         by_verdict.setdefault(verdict(row), []).append(
             f"{name} of {row['structure']}" if many else name
         )

@@ -20,10 +20,10 @@ from shapeguide.errors import DataError
 from shapeguide.inference.prediction_files import predict_files
 from shapeguide.inference.usual import calibrate_restorer
 from shapeguide.metrics.components import keep_largest_component
-from shapeguide.metrics.scores import METRICS
+from shapeguide.metrics.metric import METRICS
 from shapeguide.metrics.summary import compare, summarise
 from shapeguide.models.restorer_model import RESTORER_FOLDER
-from shapeguide.report.words import METRIC_NAMES, headline, records, shown
+from shapeguide.report.words import headline, records, shown
 from shapeguide.storage.whole import written_whole
 from shapeguide.studies.demo_folder import Clock, DemoCohort, DemoFiles, claim_demo
 from shapeguide.studies.demo_report import MAIN_METRICS, DemoScores, write_report
@@ -62,7 +62,7 @@ class DemoResult:
 
     def table(self) -> list[tuple[str, ...]]:
         """Mean scores of each method over the test cases, as text; the first row holds headings."""
-        rows = [("method", *(METRIC_NAMES[metric] for metric in METRICS), "missed")]
+        rows = [("method", *(metric.name for metric in METRICS.values()), "missed")]
         for name, table in self.scores.tables.items():
             summary = records(summarise(table))
             means = tuple(shown(row["metric"], row["mean"]) for row in summary)

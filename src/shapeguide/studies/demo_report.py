@@ -11,12 +11,11 @@ import pandas as pd
 
 import shapeguide
 from shapeguide.data.dataset import Dataset
-from shapeguide.metrics.scores import METRICS
+from shapeguide.metrics.metric import METRICS
 from shapeguide.metrics.summary import summarise
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.report.page import Card, Page, Picture, Section, Table, write_page
 from shapeguide.report.words import (
-    METRIC_NAMES,
     headline,
     listed,
     records,
@@ -110,7 +109,7 @@ def _cards(scores: DemoScores) -> tuple[Card, ...]:
             metric = row["metric"]
             if metric not in (("hausdorff_mm",) if largest else MAIN_METRICS):
                 continue
-            title = METRIC_NAMES[metric] + (", largest component kept" if largest else "")
+            title = METRICS[metric].name + (", largest component kept" if largest else "")
             values = ((FIRST, row["mean_first"]), (SECOND, row["mean_second"]))
             cards.append(
                 Card(
@@ -163,7 +162,7 @@ def _score_table(scores: DemoScores) -> Table:
         rows.append((name, *cells, str(summary[0]["missed"])))
     return Table(
         title="Means over the test cases",
-        headings=("method", *(METRIC_NAMES[metric] for metric in METRICS), "missed"),
+        headings=("method", *(metric.name for metric in METRICS.values()), "missed"),
         rows=tuple(rows),
         note="Higher is better for Dice and surface Dice, lower for distances. Distances of missed "
         "structures are infinite and not in the means.",

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from shapeguide.report.words import METRIC_NAMES, records
+from shapeguide.metrics.metric import METRICS
+from shapeguide.report.words import records
 from shapeguide.studies.findings_numbers import (
     NOTHING,
     between,
@@ -267,8 +268,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _metric_head(metric: str) -> str:
-    name = METRIC_NAMES.get(metric, metric.removesuffix("_mm"))
-    return f"{name} (mm)" if metric.endswith("_mm") else name
+    if metric in METRICS:
+        return METRICS[metric].heading
+    return f"{metric.removesuffix('_mm')} (mm)" if metric.endswith("_mm") else metric
 
 
 def _metric_cell(row: dict[str, Any], metric: str) -> str:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from math import inf, nan
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,6 @@ from shapeguide.studies.systems.figures import write_figures
 from shapeguide.studies.systems.folder import ResultFiles
 from shapeguide.studies.systems.scoring import COLUMNS
 from shapeguide.studies.systems.severity_figure import severities_figure
-from shapeguide.studies.systems.statistics import (
-    cluster_interval,
-    holm,
-    interval_over_seeds,
-    person_means,
-    signed_rank_over_pairs,
-    signed_rank_over_people,
-)
 from shapeguide.studies.systems.systems import SYSTEMS, System, systems_named
 from shapeguide.studies.systems.systems_figure import shown_regimes, systems_figure
 from shapeguide.studies.systems.tables import comparisons, pairs_to_compare, summary
@@ -83,36 +75,6 @@ def chosen(table: pd.DataFrame, **wanted: object) -> pd.Series:
     return kept.iloc[0]
 
 
-def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
-    corrected = holm(np.array([0.01, 0.04, 0.03, 0.005]))
-    np.testing.assert_allclose(corrected, [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(holm(np.array([0.5, 0.9])), [1.0, 1.0])
-
-
-def test_a_miss_counts_twice_the_largest_difference_in_the_mean_of_its_case() -> None:
-    differences = np.array([[1.0, 3.0], [-2.0, inf], [-inf, nan], [nan, nan]])
-    np.testing.assert_allclose(person_means(differences), [2.0, 2.0, -6.0, nan])
-
-
-def test_seeds_of_one_case_are_no_independent_cases() -> None:
-    # Six cases that all gain, each seen by ten seeds: the smallest p of six pairs is 2 / 2**6.
-    differences = np.repeat(np.arange(1.0, 7)[:, None], 10, axis=1) + np.arange(10) / 100
-    assert signed_rank_over_people(differences) == pytest.approx(2 / 2**6)
-    assert signed_rank_over_pairs(differences) < 1e-10
-
-
-def test_the_interval_resamples_cases_and_not_their_scores() -> None:
-    # Two cases, 0 and 1, a hundred scores each: a resample is (0, 0), (0, 1) or (1, 1).
-    assert cluster_interval(np.repeat([[0.0], [1.0]], 100, axis=1)) == (0.0, 1.0)
-    low, high = cluster_interval(np.arange(200.0).reshape(200, 1))
-    assert low == pytest.approx(99.5 - 1.96 * 57.7 / 200**0.5, abs=0.7)
-    assert high == pytest.approx(99.5 + 1.96 * 57.7 / 200**0.5, abs=0.7)
-
-
-def test_one_case_has_no_interval() -> None:
-    assert all(np.isnan(cluster_interval(np.array([[1.0, 2.0], [inf, nan]]))))
-
-
 def test_the_summary_counts_missed_structures_beside_the_means() -> None:
     scores = {
         ("a", 0): (0.8, 4.0),
@@ -147,22 +109,6 @@ def test_two_scans_of_a_person_are_one_value_of_the_test() -> None:
     assert means["mean"] == alone["mean"]
     assert (means["cases"], means["people"]) == (8, 6)
     assert (alone["cases"], alone["people"]) == (8, 8)
-
-
-def test_what_only_some_trainings_gain_is_not_sure_over_seeds() -> None:
-    generator = np.random.default_rng(0)
-    seeds = np.repeat(np.arange(5), 2)
-    by_seed = np.array([0.5, -0.4, 0.6, -0.3, 0.1])[seeds]
-    values = by_seed + generator.normal(scale=0.1, size=(40, 10))
-    low, high = cluster_interval(values)
-    assert 0.08 < low < high < 0.12
-    low_over_seeds, high_over_seeds = interval_over_seeds(values, seeds)
-    assert low_over_seeds < -0.2
-    assert high_over_seeds > 0.35
-    same = 0.1 + generator.normal(scale=0.1, size=(40, 10))
-    assert interval_over_seeds(same, seeds) == pytest.approx(cluster_interval(same), abs=0.02)
-    assert np.isnan(interval_over_seeds(values, np.zeros(10, dtype=np.int64))).all()
-    assert np.isnan(interval_over_seeds(values[:1], seeds)).all()
 
 
 def test_degraded_images_are_summed_up_over_severities_and_over_corruptions() -> None:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from shapeguide.disturbing.graded import graded_errors, room_for_errors, shape_of
 from shapeguide.geometry.warp import warp_one_hot
-from shapeguide.metrics.summary import bootstrap_interval
+from shapeguide.metrics.statistics import bootstrap_interval
 from shapeguide.metrics.surface import assd_mm, surface_distances
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
 from shapeguide.training.shape import MaskBank

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shapeguide.metrics.summary import CONFIDENCE
+from shapeguide.metrics.statistics import middle, times_drawn
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
 from shapeguide.training.shape import MaskBank
 
@@ -58,16 +58,13 @@ class Separation:
         Pairs that start from one person are not independent, so a person is drawn with all of them.
         """
         count = int(self.people.max()) + 1
-        drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=RESAMPLES)
-        weights = drawn.astype(np.float64)[:, self.people]
+        weights = times_drawn(count, resamples=RESAMPLES, seed=seed)[:, self.people]
         resampled = {
             "ratio": self._ratios(weights),
             "auc": self._aucs(weights),
             "rank1": weights @ self.found.mean(axis=0) / weights.sum(axis=1),
         }
-        tail = (1 - CONFIDENCE) / 2
-        ends = {name: np.quantile(values, (tail, 1 - tail)) for name, values in resampled.items()}
-        return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+        return {name: middle(values) for name, values in resampled.items()}
 
     def _ratios(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Ratio under each weighting of the cases, weights (R, cases)."""

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from shapeguide.metrics.summary import paired_differences
+from shapeguide.metrics.statistics import paired_differences
 from shapeguide.studies.systems.compared import in_order
 
-METRICS = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm")
+MEASURED = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm")
 TEST = ["dataset", "structure", "regime", "severity", "postprocess", "weights"]
 """What two systems have in common when they are compared."""
 CORRUPTED = "corrupted"
@@ -129,7 +129,7 @@ def _cube(rows: pd.DataFrame) -> Cube:
     shape = (len(names), len(people), len(seeds) * each)
     place = (system, person, score)
     values = {}
-    for metric in METRICS:
+    for metric in MEASURED:
         values[metric] = np.full(shape, np.nan)
         values[metric][place] = rows[metric].to_numpy(np.float64)
     missed, present = np.zeros((2, *shape), dtype=np.bool_)

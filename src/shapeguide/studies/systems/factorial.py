@@ -9,20 +9,20 @@ import numpy as np
 import pandas as pd
 
 from shapeguide.data.dataset import Dataset
-from shapeguide.storage.whole import written_whole
-from shapeguide.studies.systems.cube import METRICS, TEST, Cube, cubes
-from shapeguide.studies.systems.design import Table2Design
-from shapeguide.studies.systems.effects_figure import write_effects_figures
-from shapeguide.studies.systems.engine import Table2, table2
-from shapeguide.studies.systems.factors import GuidanceFactors
-from shapeguide.studies.systems.folder import ResultFiles
-from shapeguide.studies.systems.statistics import (
+from shapeguide.metrics.statistics import (
     cluster_interval,
     finite_mean,
     holm,
     interval_over_seeds,
     signed_rank_over_people,
 )
+from shapeguide.storage.whole import written_whole
+from shapeguide.studies.systems.cube import MEASURED, TEST, Cube, cubes
+from shapeguide.studies.systems.design import Table2Design
+from shapeguide.studies.systems.effects_figure import write_effects_figures
+from shapeguide.studies.systems.engine import Table2, table2
+from shapeguide.studies.systems.factors import GuidanceFactors
+from shapeguide.studies.systems.folder import ResultFiles
 from shapeguide.studies.systems.systems import PLAIN
 from shapeguide.training.settings.groups import TrainSettings, resolve
 
@@ -111,7 +111,7 @@ def main_effects(table: pd.DataFrame, factors: GuidanceFactors) -> pd.DataFrame:
                     for name in cube.systems
                     if name in combinations and getattr(combinations[name], factor) == level
                 ]
-                found = [_effect(cube, chosen, metric) for metric in METRICS if chosen]
+                found = [_effect(cube, chosen, metric) for metric in MEASURED if chosen]
                 rows += [{**named, **one, "factor": factor, "level": level} for one in found]
     effects = pd.DataFrame(rows)
     if not effects.empty:

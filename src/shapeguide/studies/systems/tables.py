@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from shapeguide.metrics.summary import HIGHER_IS_BETTER
-from shapeguide.studies.systems.compared import AND, RESTORED, RESTORERS, compared_systems
-from shapeguide.studies.systems.cube import METRICS, TEST, Cube, cubes
-from shapeguide.studies.systems.statistics import (
+from shapeguide.metrics.metric import METRICS
+from shapeguide.metrics.statistics import (
     cluster_interval,
     finite_mean,
     holm,
@@ -18,6 +16,8 @@ from shapeguide.studies.systems.statistics import (
     signed_rank_over_pairs,
     signed_rank_over_people,
 )
+from shapeguide.studies.systems.compared import AND, RESTORED, RESTORERS, compared_systems
+from shapeguide.studies.systems.cube import MEASURED, TEST, Cube, cubes
 from shapeguide.studies.systems.systems import GUIDED, GUIDED_ALL_MAPS, OTHERS_GUIDED, PLAIN
 
 DEFAULTS = tuple(f"{name}{AND}{RESTORERS[RESTORED]}" for name in (GUIDED, GUIDED_ALL_MAPS))
@@ -46,7 +46,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         for system in cube.systems:
             there = cube.there(system)
             counts = {"missed": cube.missed_by(system, there), **cube.counts(there)}
-            for metric in METRICS:
+            for metric in MEASURED:
                 rows.append({**named, "system": system, **_mean_of(cube, system, metric), **counts})
     return pd.DataFrame(rows)
 
@@ -83,7 +83,7 @@ def comparisons(table: pd.DataFrame) -> pd.DataFrame:
                 "missed_first": cube.missed_by(first, both),
                 "missed_second": cube.missed_by(second, both),
             }
-            for metric in METRICS:
+            for metric in MEASURED:
                 compared = _compared(cube, first, second, metric)
                 rows.append({**named, "first": first, "second": second, **compared, **counts})
     found = pd.DataFrame(rows)
@@ -137,7 +137,9 @@ def _compared(cube: Cube, first: str, second: str, metric: str) -> dict[str, obj
     both = np.isfinite(measured)
     low, high = cluster_interval(measured)
     low_over_seeds, high_over_seeds = interval_over_seeds(measured, cube.seeds)
-    gains = np.nansum(np.sign(differences), axis=1) * (1 if metric in HIGHER_IS_BETTER else -1)
+    gains = np.nansum(np.sign(differences), axis=1) * (
+        1 if METRICS[metric].higher_is_better else -1
+    )
     compared = (~np.isnan(differences)).any(axis=1)
     return {
         "metric": metric,

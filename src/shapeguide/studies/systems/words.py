@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from shapeguide.report.words import METRIC_NAMES, p_text, records, shown, signed
+from shapeguide.metrics.metric import METRICS
+from shapeguide.report.words import p_text, records, shown, signed
 from shapeguide.studies.systems.cube import ANY_SEVERITY, CORRUPTED
 
 Row = tuple[str, ...]
@@ -25,7 +26,7 @@ def summary_rows(summary: pd.DataFrame) -> list[Row]:
         The first row holds the headings.
     """
     rows: list[Row] = [
-        ("structure", "regime", "weights", "system", *(METRIC_NAMES[m] for m in SHOWN), "missed")
+        ("structure", "regime", "weights", "system", *(METRICS[m].name for m in SHOWN), "missed")
     ]
     kept = summary[_overall(summary)]
     columns = ["structure", "regime", "weights", "system"]

@@ -24,12 +24,14 @@ from shapeguide.data.preprocess import (
     WorkingSpace,
     choose_working_space,
     prepare_case,
+    prepare_label_map,
     prepare_volume,
 )
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
+from shapeguide.vocabulary import Centre
 
 ONE_MM = (1.0, 1.0, 1.0)
 LAS = np.array([[-1.0, 0, 0, 9], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -238,6 +240,64 @@ def test_prepared_cases_are_made_once_when_asked_for(tmp_path: Path, counted: li
     assert not (tmp_path / "cache").exists()
     with pytest.raises(IndexError):
         prepared[2]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was read whole, in order."""
+    found: list[str] = []
+    whole, labels = Case.read_volume, Case.read_label_map
+
+    def read_volume(case: Case) -> Volume:
+        found.append("volume")
+        return whole(case)
+
+    def read_label_map(case: Case) -> LabelMap:
+        found.append("label_map")
+        return labels(case)
+
+    monkeypatch.setattr(Case, "read_volume", read_volume)
+    monkeypatch.setattr(Case, "read_label_map", read_label_map)
+    return found
+
+
+def test_label_maps_alone_read_no_image_and_no_file_is_read_twice(
+    tmp_path: Path, read: list[str]
+) -> None:
+    case = write_case(tmp_path)
+    expected = prepare_case(case, SPACE)
+    read.clear()
+    prepared = PreparedCases([case], SPACE)
+    (alone,) = prepared.label_maps()
+    assert read == ["label_map"]
+    whole = prepared[0]
+    assert prepared.label_map(0).classes is whole.classes is alone.classes
+    assert read == ["label_map", "volume"]
+    assert (whole.image == expected.image).all()
+    assert (whole.classes == expected.classes).all()
+    assert (whole.grid.affine == expected.grid.affine).all()
+
+
+@pytest.mark.parametrize("centre", ["volume", "foreground", "structure"])
+def test_a_label_map_alone_lies_where_it_lies_beside_its_image(
+    tmp_path: Path, centre: Centre
+) -> None:
+    case = write_case(tmp_path, (20, 12, 14))
+    space = WorkingSpace(ONE_MM, (16, 16, 16), centre)
+    alone, whole = prepare_label_map(case, space), prepare_case(case, space)
+    assert (alone.classes == whole.classes).all()
+    assert (alone.grid.affine == whole.grid.affine).all()
+
+
+def test_label_maps_that_do_not_fit_in_memory_come_from_the_cache(
+    tmp_path: Path, read: list[str]
+) -> None:
+    case = write_case(tmp_path / "data")
+    prepared = on_disk([case], tmp_path / "cache")
+    (alone,) = prepared.label_maps()
+    assert isinstance(alone.classes, np.memmap)
+    assert prepared[0].classes is alone.classes
+    assert sorted(read) == ["label_map", "volume"]
 
 
 def test_no_cases_are_an_empty_sequence() -> None:

@@ -72,9 +72,8 @@ def load_entry(folder: Path, key: str, space: WorkingSpace) -> PreparedCase | No
         facts = json.loads(description.read_text(encoding="utf-8"))
         image = _mapped(folder / f"{key}.image.npy", np.float32, space, facts["image"])
         classes = _mapped(folder / f"{key}.classes.npy", np.uint8, space, facts["classes"])
-        return PreparedCase(
-            facts["id"], image, classes, Grid(space.spatial_shape, np.array(facts["affine"]))
-        )
+        grid = Grid(space.spatial_shape, np.array(facts["affine"]))
+        return PreparedCase(id=facts["id"], classes=classes, grid=grid, image=image)
     except (OSError, EOFError, ValueError, TypeError, KeyError, GeometryError) as error:
         logger.warning("cached case %s is damaged and made again (%s)", description, error)
         return None

@@ -24,15 +24,21 @@ EDGE_VOXELS = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedCase:
-    """A case on exactly the spatial shape of the working space."""
+class PreparedLabelMap:
+    """The label map of a case on exactly the spatial shape of the working space."""
 
     id: str
-    image: NDArray[np.float32]
-    """Normalised intensities, shape (I, J, K)."""
     classes: NDArray[np.uint8]
     """Class index of each voxel, shape (I, J, K): 0 background, n for the n-th structure."""
     grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCase(PreparedLabelMap):
+    """A case with its image on exactly the spatial shape of the working space."""
+
+    image: NDArray[np.float32]
+    """Normalised intensities, shape (I, J, K)."""
 
 
 def prepare_volume(volume: Volume, space: WorkingSpace) -> Volume:
@@ -61,23 +67,59 @@ def prepare_case(case: Case, space: WorkingSpace) -> PreparedCase:
         ConfigError: If the case has no structures.
     """
     with naming(case.id):
-        if not case.structures:
-            raise ConfigError("no structures are chosen; name them, as in hippocampus=1,2")
-        volume, label_map = case.read_volume(), case.read_label_map()
-        classes = label_map.class_indices()
-        if not classes.any():
-            wanted = ", ".join(f"{item.name} {item.label_ids}" for item in case.structures)
-            raise DataError(
-                f"{case.label_map}: no voxel belongs to a structure, expected {wanted}; "
-                "correct the label ids or leave the case out"
-            )
-        grid = working_grid(
-            volume.grid, space.spacing_mm, space.spatial_shape, _centre_mm(volume, classes, space)
+        volume = case.read_volume()
+        return _with_image(_label_map(case, space, volume), volume, space)
+
+
+def prepare_label_map(case: Case, space: WorkingSpace) -> PreparedLabelMap:
+    """The label map as `prepare_case` gives it, without its image.
+
+    Of the image the header is read, and the voxels where they say what the space is centred on.
+
+    Raises:
+        As `prepare_case`, but for faults of the image.
+    """
+    with naming(case.id):
+        return _label_map(case, space, None)
+
+
+def add_image(label_map: PreparedLabelMap, case: Case, space: WorkingSpace) -> PreparedCase:
+    """The image of a case beside its prepared label map; together they are `prepare_case`.
+
+    Raises:
+        DataError: If the file is unusable or the image is constant.
+    """
+    with naming(case.id):
+        return _with_image(label_map, case.read_volume(), space)
+
+
+def _label_map(case: Case, space: WorkingSpace, volume: Volume | None) -> PreparedLabelMap:
+    if not case.structures:
+        raise ConfigError("no structures are chosen; name them, as in hippocampus=1,2")
+    label_map = case.read_label_map()
+    classes = label_map.class_indices()
+    if not classes.any():
+        wanted = ", ".join(f"{item.name} {item.label_ids}" for item in case.structures)
+        raise DataError(
+            f"{case.label_map}: no voxel belongs to a structure, expected {wanted}; "
+            "correct the label ids or leave the case out"
         )
-        _check_whole(classes, volume.grid, grid, space)
-        image = resample_volume(_normalised(volume, space), grid)
-        prepared = resample_label_map(_class_map(classes, volume.grid, case.structures), grid)
-        return PreparedCase(case.id, image.data, prepared.data.astype(np.uint8, copy=False), grid)
+    own = label_map.grid
+    centre_mm = own.centre_mm
+    if space.centre == "structure":
+        centre_mm = _middle_of(classes > 0, own)
+    elif space.centre == "foreground":
+        data = (volume or case.read_volume()).data
+        centre_mm = _middle_of(foreground_mask(data), own)
+    grid = working_grid(own, space.spacing_mm, space.spatial_shape, centre_mm)
+    _check_whole(classes, own, grid, space)
+    prepared = resample_label_map(_class_map(classes, own, case.structures), grid)
+    return PreparedLabelMap(case.id, prepared.data.astype(np.uint8, copy=False), grid)
+
+
+def _with_image(label_map: PreparedLabelMap, volume: Volume, space: WorkingSpace) -> PreparedCase:
+    image = resample_volume(_normalised(volume, space), label_map.grid)
+    return PreparedCase(**vars(label_map), image=image.data)
 
 
 def _normalised(volume: Volume, space: WorkingSpace) -> Volume:
@@ -92,13 +134,9 @@ def _class_map(
     return LabelMap(classes, grid, tuple(numbered))
 
 
-def _centre_mm(
-    volume: Volume, classes: NDArray[np.uint8], space: WorkingSpace
-) -> NDArray[np.float64]:
-    if space.centre == "volume":
-        return volume.grid.centre_mm
-    mask = classes > 0 if space.centre == "structure" else foreground_mask(volume.data)
-    return volume.grid.to_world(_bounding_box(mask).mean(axis=0))
+def _middle_of(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
+    """Middle of the bounding box of a mask, mm."""
+    return grid.to_world(_bounding_box(mask).mean(axis=0))
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import overload
@@ -11,22 +11,31 @@ from typing import overload
 from shapeguide.data.cache import default_cache_dir, entry_key, load_entry, store_entry
 from shapeguide.data.case import Case, naming
 from shapeguide.data.intensities import normalise_intensities
-from shapeguide.data.prepare import PreparedCase, prepare_case, prepare_volume
+from shapeguide.data.prepare import (
+    PreparedCase,
+    PreparedLabelMap,
+    add_image,
+    prepare_case,
+    prepare_label_map,
+    prepare_volume,
+)
 from shapeguide.data.working_space import WorkingSpace, choose_working_space
 
 __all__ = [
     "PreparedCase",
     "PreparedCases",
+    "PreparedLabelMap",
     "WorkingSpace",
     "choose_working_space",
     "normalise_intensities",
     "prepare_case",
+    "prepare_label_map",
     "prepare_volume",
 ]
 
 logger = logging.getLogger(__name__)
 
-BYTES_PER_VOXEL = 5  # float32 image, uint8 classes
+BYTES_PER_VOXEL = 5  # float32 image, uint8 classes; the latter alone take one
 MEMORY_LIMIT_BYTES = 2 * 2**30
 
 
@@ -36,6 +45,9 @@ class PreparedCases(Sequence[PreparedCase]):
     They are kept in memory when all of them fit, and otherwise in memory-mapped files of the
     cache folder, from where a later run takes them too; a changed file or setting makes them new.
     Nothing is written to the folder of the dataset.
+
+    `label_map` gives what does not need images; each file is read once, whatever is asked for
+    first.
     """
 
     def __init__(
@@ -57,9 +69,11 @@ class PreparedCases(Sequence[PreparedCase]):
         self.cases = tuple(cases)
         self.space = space
         self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir)
-        size = len(self.cases) * prod(space.spatial_shape) * BYTES_PER_VOXEL
-        self.fits_in_memory = size <= memory_limit_bytes
+        voxels = len(self.cases) * prod(space.spatial_shape)
+        self.fits_in_memory = voxels * BYTES_PER_VOXEL <= memory_limit_bytes
+        self._label_maps_fit = voxels <= memory_limit_bytes
         self._prepared: dict[int, PreparedCase] = {}
+        self._label_maps: dict[int, PreparedLabelMap] = {}
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -75,8 +89,24 @@ class PreparedCases(Sequence[PreparedCase]):
         if isinstance(places, range):
             return tuple(self[place] for place in places)
         if places not in self._prepared:
-            self._prepared[places] = self._make(self.cases[places])
+            self._prepared[places] = self._make(places)
         return self._prepared[places]
+
+    def label_map(self, place: int) -> PreparedLabelMap:
+        """The label map of a case, of which no image need be read.
+
+        Raises:
+            DataError: As `prepare_label_map`.
+        """
+        if place in self._prepared or not self._label_maps_fit:
+            return self[place]
+        if place not in self._label_maps:
+            self._label_maps[place] = prepare_label_map(self.cases[place], self.space)
+        return self._label_maps[place]
+
+    def label_maps(self) -> Iterator[PreparedLabelMap]:
+        """The label map of every case, in turn."""
+        return map(self.label_map, range(len(self)))
 
     def prepare_all(self) -> None:
         """Prepare every case now, so that worker processes share them and bad cases show early.
@@ -87,15 +117,23 @@ class PreparedCases(Sequence[PreparedCase]):
         for place in range(len(self)):
             self[place]
 
-    def _make(self, case: Case) -> PreparedCase:
+    def _make(self, place: int) -> PreparedCase:
         if self.fits_in_memory:
-            return prepare_case(case, self.space)
+            return self._new(place)
+        case = self.cases[place]
         with naming(case.id):
             key = entry_key(case, self.space)
             stored = load_entry(self.cache_dir, key, self.space)
             if stored is None:
                 logger.info("preparing %s into %s", case.id, self.cache_dir)
-                store_entry(self.cache_dir, key, prepare_case(case, self.space))
-                stored = load_entry(self.cache_dir, key, self.space)
-            # A disk that gives back other bytes than it took is passed by.
-            return stored or prepare_case(case, self.space)
+                made = self._new(place)
+                store_entry(self.cache_dir, key, made)
+                # A disk that gives back other bytes than it took is passed by.
+                return load_entry(self.cache_dir, key, self.space) or made
+            return stored
+
+    def _new(self, place: int) -> PreparedCase:
+        case, known = self.cases[place], self._label_maps.pop(place, None)
+        return (
+            prepare_case(case, self.space) if known is None else add_image(known, case, self.space)
+        )

@@ -89,6 +89,14 @@ def test_one_thread_may_take_a_folder_twice_and_another_may_not(tmp_path: Path) 
     assert not (tmp_path / LOCK_FILE).exists()
 
 
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    with locked(tmp_path / "empty"):
+        assert (tmp_path / "empty").is_dir()
+    with locked(tmp_path / "used"):
+        (tmp_path / "used" / "result").write_text("done")
+    assert {path.name for path in tmp_path.iterdir()} == {"used"}
+
+
 @pytest.mark.parametrize(
     ("host", "process", "free"),
     [

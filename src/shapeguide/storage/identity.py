@@ -17,13 +17,14 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import shapeguide
 from shapeguide.errors import CheckpointError, ConfigError, DataError, reason
-from shapeguide.storage.lock import LOCK_FILE
+from shapeguide.storage.lock import LOCK_FILE, locked
 from shapeguide.storage.whole import read_json, write_json
 
 SHOWN_DIFFERENCES = 6
@@ -190,6 +191,7 @@ def clear(folder: Path, kind: FolderKind, *, keep: Iterable[Path] = ()) -> None:
     Raises:
         ConfigError: If it is not of this kind, or one of the files to keep lies inside; nothing is
             deleted.
+            Also if another process works in it.
         CheckpointError: If its note is damaged, or something cannot be deleted.
     """
     if read_note(folder, kind) is None:
@@ -200,12 +202,8 @@ def clear(folder: Path, kind: FolderKind, *, keep: Iterable[Path] = ()) -> None:
             f"{folder} holds {inside[0]}, which is needed: nothing is deleted. Choose a folder of "
             f"its own for the {kind.what}"
         )
-    try:
+    if folder.is_dir():
         _delete(folder, kind)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be cleared: {error.filename or folder}: {reason(error)}"
-        ) from error
 
 
 def refuse_foreign(folder: Path, kind: FolderKind) -> None:
@@ -306,21 +304,28 @@ def _is_noted_folder(path: Path, around: FolderKind) -> bool:
 
 
 def _delete(folder: Path, kind: FolderKind) -> None:
-    """Delete what is known by name, inner folders first; the note last, if nothing else is left."""
-    if not folder.is_dir():
-        return
+    """Delete what is known by name while nobody works in the folder."""
+    with locked(folder) if kind.note else nullcontext():
+        try:
+            _delete_known(folder, kind)
+        except PermissionError as error:
+            raise CheckpointError(f"{error.filename} cannot be deleted: {reason(error)}") from error
+
+
+def _delete_known(folder: Path, kind: FolderKind) -> None:
+    """Delete inner folders first, and the note last, if nothing else is left."""
     for path in sorted(folder.iterdir()):
         inner = _kind_of(path, kind)
         if inner is not None and (inner.note is None or _is_noted_folder(path, kind)):
             _delete(path, inner)
             if not any(path.iterdir()):
                 path.rmdir()
-    for pattern in (*kind.files, LOCK_FILE):
+    for pattern in kind.files:
         for path in sorted(folder.glob(pattern)):
             if path.is_file() or path.is_symlink():
                 path.unlink()
-    if kind.note and {path.name for path in folder.iterdir()} == {kind.note}:
-        (folder / kind.note).unlink()
+    if kind.note and {path.name for path in folder.iterdir()} <= {kind.note, LOCK_FILE}:
+        (folder / kind.note).unlink(missing_ok=True)
 
 
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,9 +47,10 @@ class Holder:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in a folder alone; the folder is made when it is missing.
+    """Work in a folder alone.
 
-    A thread that holds it may take it again.
+    The folder is made when it is missing, and goes again if nothing was written into it. A thread
+    that holds it may take it again.
 
     Raises:
         ConfigError: If another process or thread works in it; the message names host, process and
@@ -61,6 +62,7 @@ def locked(folder: Path) -> Iterator[None]:
         owner, count = _held.get(place, (thread, 0))
         if owner != thread:
             raise ConfigError(_refusal(folder, "another thread of this process"))
+        made = not folder.exists()
         handle = _take(folder) if count == 0 else None
         _held[place] = (thread, count + 1)
     try:
@@ -72,6 +74,8 @@ def locked(folder: Path) -> Iterator[None]:
             else:
                 del _held[place]
                 _release(folder / LOCK_FILE, handle)
+                if made and not any(folder.iterdir()):
+                    folder.rmdir()
 
 
 def _take(folder: Path) -> int:

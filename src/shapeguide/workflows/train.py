@@ -11,6 +11,7 @@ from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.models.shape_model import ShapeModel
+from shapeguide.storage.lock import locked
 from shapeguide.training.engine.run_folder import (
     SHAPE_FOLDER,
     check_run_folder,
@@ -52,7 +53,8 @@ def train(
 
     Raises:
         ConfigError: If settings, folder and data do not fit together, or the folder holds something
-            else than a run, or a run to overwrite holds scans of the dataset.
+            else than a run, or a run to overwrite holds scans of the dataset, or another process
+            trains there.
         DataError: If a case cannot be used.
     """
     folder, settings = Path(out), resolve(settings)
@@ -61,10 +63,22 @@ def train(
             f"a shape network was given together with guidance {settings.guidance!r}; leave out "
             "one of them"
         )
-    if overwrite:
-        clear_run_folder(folder, dataset)
     check_run_folder(folder)
-    guide: Guide | None = shape_network
+    with locked(folder):
+        if overwrite:
+            clear_run_folder(folder, dataset)
+        return _train_stages(dataset, folder, settings, guide=shape_network, progress=progress)
+
+
+def _train_stages(
+    dataset: Dataset,
+    folder: Path,
+    settings: TrainSettings,
+    *,
+    guide: Guide | None,
+    progress: bool,
+) -> Segmenter:
+    """All stages in their order, each in its folder."""
     if settings.guidance == "shape" and guide is None:
         guide = train_shape(
             dataset, run_dir=folder / SHAPE_FOLDER, settings=settings, progress=progress

@@ -6,12 +6,15 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import shapeguide as sg
 from shapeguide.cli import main
+from shapeguide.storage.lock import LOCK_FILE
 
 TINY = (
     "--preset quick --guidance none --device cpu --precision fp32 --channels 4 8 "
@@ -148,6 +151,28 @@ def test_nothing_is_said_to_be_safe_when_a_disk_is_full(
     monkeypatch.setattr(commands, "run", run)
     assert main(["describe", "folder"]) == REFUSED
     assert capsys.readouterr().err == "error: out/a.nii.gz: No space left on device\n"
+
+
+def test_two_trainings_never_share_a_folder(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold = (
+        "import sys; from pathlib import Path; from shapeguide.storage.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", hold, str(out)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert train(cohort, out, "--seed", "5") == REFUSED
+        assert f"process {other.pid}" in capsys.readouterr().err
+        assert [path.name for path in out.iterdir()] == [LOCK_FILE]
+        other.communicate()
+    assert train(cohort, out, "--seed", "5") == DONE
+    assert LOCK_FILE not in files_in(out)
 
 
 def test_label_map_that_changed_between_two_starts_is_another_dataset(

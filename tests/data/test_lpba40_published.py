@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import shapeguide as sg
 from shapeguide import commands
 from shapeguide.cli import main
-from shapeguide.data.air import LAYOUT, read_air
+from shapeguide.data.air_transforms import LAYOUT, read_air
 from shapeguide.data.preprocess import WorkingSpace, prepare_case
 from shapeguide.errors import DataError
 

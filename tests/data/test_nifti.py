@@ -17,14 +17,13 @@ from nibabel.freesurfer.mghformat import MGHImage
 from numpy.typing import NDArray
 
 from shapeguide.data.nifti import (
-    case_id_of,
-    list_scans,
     read_grid,
     read_label_map,
     read_volume,
     write_label_map,
     write_volume,
 )
+from shapeguide.data.scan_files import case_id_of, list_scans
 from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import LabelMap, Structure, Volume

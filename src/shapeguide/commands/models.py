@@ -21,7 +21,7 @@ from shapeguide.commands.arguments import (
     setting_options,
 )
 from shapeguide.commands.terminal import tell
-from shapeguide.data.headers import list_scans
+from shapeguide.data.scan_files import list_scans
 from shapeguide.data.splits import read_split
 from shapeguide.errors import ConfigError
 from shapeguide.storage.whole import write_json

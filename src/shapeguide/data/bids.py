@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shapeguide.data.description import described_as
-from shapeguide.data.headers import SUFFIXES, case_id_of
+from shapeguide.data.scan_files import SUFFIXES, case_id_of
 from shapeguide.errors import DataError
 
 PROCESSING = ("desc", "space", "res", "atlas", "seg", "label", "hemi", "den")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
-from shapeguide.data.headers import stored_files
 from shapeguide.data.prepare import PreparedCase
+from shapeguide.data.scan_files import stored_files
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import DataError, GeometryError, reason
 from shapeguide.geometry.grid import Grid

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from shapeguide.data.case import Case, Rows
-from shapeguide.data.headers import case_id_of, stored_files
 from shapeguide.data.placement import check_orientation
+from shapeguide.data.scan_files import case_id_of, stored_files
 from shapeguide.errors import DataError
 from shapeguide.geometry.volume import Structure, check_structures
 from shapeguide.storage.names import name_fault

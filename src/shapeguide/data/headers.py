@@ -1,13 +1,8 @@
-"""What the header of a scan states: its files, its voxels on disk, and its grid."""
+"""What the header of a scan states: its grid, and how its voxels lie on disk."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,13 +15,11 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from shapeguide.data.placement import oriented_grid, stated_grid
+from shapeguide.data.scan_files import PAIR_HEADERS, PAIR_VOXELS, opened, scan_suffix, stored_files
 from shapeguide.errors import DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Placement
 
-PAIR_HEADERS = (".hdr", ".hdr.gz")
-PAIR_VOXELS = (".img", ".img.gz")
-SUFFIXES = (".nii", ".nii.gz", *PAIR_HEADERS, *PAIR_VOXELS, ".mgz", ".mgh", ".mgh.gz")
 MGH_VOXELS_START = 284
 NIFTI_CLASSES: dict[bytes, Any] = {
     b"n+1\0": Nifti1Header,
@@ -61,42 +54,6 @@ class ScanHeader:
     voxels: StoredVoxels
 
 
-def case_id_of(path: Path) -> str:
-    """File name without the suffix of a scan: `case_1.nii.gz` gives `case_1`.
-
-    Raises:
-        DataError: If the name is not that of a scan.
-    """
-    return path.name[: len(path.name) - len(_suffix(path))]
-
-
-def list_scans(folder: Path) -> list[Path]:
-    """Scans in a folder by name, a pair of files once; the hidden `._` files of macOS are none."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    names = [name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
-    pairs = {case_id_of(Path(name)) for name in names if name.lower().endswith(PAIR_HEADERS)}
-    return [
-        folder / name
-        for name in names
-        if not (name.lower().endswith(PAIR_VOXELS) and case_id_of(Path(name)) in pairs)
-    ]
-
-
-def stored_files(path: Path) -> tuple[Path, ...]:
-    """The files that hold the scan: one, or the header and the voxels of a pair.
-
-    Raises:
-        DataError: If one is missing, or the name is not that of a scan.
-    """
-    suffix = _suffix(path)
-    if suffix not in PAIR_HEADERS + PAIR_VOXELS:
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file")
-        return (path,)
-    base = path.name[: len(path.name) - len(suffix)]
-    return _half(path, base, PAIR_HEADERS), _half(path, base, PAIR_VOXELS)
-
-
 def read_header(path: Path, *, orientation: str | None = None) -> ScanHeader:
     """Header of a NIfTI-1, NIfTI-2, Analyze 7.5 or MGH scan.
 
@@ -126,51 +83,10 @@ def read_header(path: Path, *, orientation: str | None = None) -> ScanHeader:
         ) from error
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
-    """The bytes of a file, unpacked if it is gzipped whatever its name says.
-
-    Raises:
-        DataError: If it cannot be read, or the block meets damaged or missing bytes.
-    """
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            if not packed:
-                yield raw
-                return
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield unpacked
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: cannot be read, it is damaged or cut short ({error}); copy or export it again"
-        ) from error
-
-
-def _suffix(path: Path) -> str:
-    name = path.name.lower()
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if name.endswith(suffix):
-            return suffix
-    raise DataError(f"{path}: not the name of a scan; known are {', '.join(SUFFIXES)}")
-
-
-def _half(path: Path, base: str, suffixes: tuple[str, ...]) -> Path:
-    for suffix in suffixes:
-        candidate = path.with_name(base + suffix)
-        if candidate.is_file():
-            return candidate
-    raise DataError(
-        f"{path}: a scan in two files needs {base}{suffixes[0]} or {base}{suffixes[1]} "
-        "in the same folder; there is none"
-    )
-
-
 def _parse(path: Path, header_file: Path) -> AnyHeader:
     with opened(header_file) as file:
         start = file.read(540)
-    if _suffix(path) in (".mgz", ".mgh", ".mgh.gz"):
+    if scan_suffix(path) in (".mgz", ".mgh", ".mgh.gz"):
         if len(start) < MGH_VOXELS_START or start[:4] != b"\0\0\0\1":
             raise _foreign(path, start, "MGH")
         return MGH_CLASS(start[:MGH_VOXELS_START], check=False)
@@ -180,7 +96,7 @@ def _parse(path: Path, header_file: Path) -> AnyHeader:
             continue
         magic = start[344:348] if size == 348 else start[4:8]
         header_class = NIFTI_CLASSES.get(magic)
-        if header_class is None and size == 348 and _suffix(path) in PAIR_HEADERS + PAIR_VOXELS:
+        if header_class is None and size == 348 and scan_suffix(path) in PAIR_HEADERS + PAIR_VOXELS:
             header_class = AnalyzeHeader
         if header_class is not None:
             return header_class(start[:size], endianness=endianness, check=False)

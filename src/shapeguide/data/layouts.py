@@ -14,8 +14,8 @@ from typing import Any
 
 from shapeguide.data.bids import describe_bids
 from shapeguide.data.description import described_as
-from shapeguide.data.headers import case_id_of, list_scans
 from shapeguide.data.lpba40 import describe_lpba40
+from shapeguide.data.scan_files import case_id_of, list_scans
 from shapeguide.data.splits import read_json, read_split
 from shapeguide.errors import DataError
 from shapeguide.storage.whole import write_json

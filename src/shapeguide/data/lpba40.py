@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from shapeguide.data.air import read_air
+from shapeguide.data.air_transforms import read_air
 from shapeguide.data.description import described_as
-from shapeguide.data.headers import PAIR_HEADERS, list_scans
 from shapeguide.data.nifti import read_grid
+from shapeguide.data.scan_files import PAIR_HEADERS, list_scans
 from shapeguide.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -15,19 +15,15 @@ from numpy.typing import NDArray
 
 from shapeguide.data.headers import (
     StoredVoxels,
-    case_id_of,
-    list_scans,
-    opened,
     read_header,
 )
+from shapeguide.data.scan_files import opened
 from shapeguide.errors import DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import LabelMap, Placement, Structure, Volume
 from shapeguide.storage.whole import written_whole
 
 __all__ = [
-    "case_id_of",
-    "list_scans",
     "read_grid",
     "read_label_map",
     "read_volume",

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from shapeguide.data.case import Case
 from shapeguide.data.nifti import (
-    case_id_of,
-    list_scans,
     read_label_map,
     read_volume,
     write_label_map,
     write_volume,
 )
+from shapeguide.data.scan_files import case_id_of, list_scans
 from shapeguide.errors import DataError, ShapeguideError
 from shapeguide.geometry.volume import LabelMap, Volume
 from shapeguide.inference.prediction import (

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from shapeguide.data.dataset import Dataset, read_dataset
-from shapeguide.data.headers import case_id_of, list_scans
 from shapeguide.data.nifti import read_label_map
 from shapeguide.data.provenance import structures_in
+from shapeguide.data.scan_files import case_id_of, list_scans
 from shapeguide.errors import ConfigError, DataError, GeometryError, ShapeguideError
 from shapeguide.geometry.volume import LabelMap, Structure, check_structures
 from shapeguide.metrics.scores import Row, Scores, error_rows, score, score_rows, score_table

@@ -10,7 +10,7 @@ from typing import Any
 
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.headers import stored_files
+from shapeguide.data.scan_files import stored_files
 from shapeguide.errors import CheckpointError, ConfigError, reason
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES

@@ -33,7 +33,7 @@ from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.losses import ShapeLoss
 from shapeguide.models.segmenter import Segmenter, build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.cohort import start_fabric
+from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.settings.groups import preset
 from shapeguide.training.stages.segmentation_step import SegmentationStep
 
@@ -150,7 +150,7 @@ def _step(spatial_shape: Shape, again: bool) -> float:
     settings = preset("paper")
     machine = settings.machine.changed(precision="bf16", activation_checkpoints=again)
     settings = settings.changed(machine=machine)
-    chosen, fabric = settings.segmentation, start_fabric(settings)
+    chosen, fabric = settings.segmentation, start_fabric(settings.machine)
     unwrapped = build_segmenter(
         chosen.segmenter, chosen.channels, classes=2, activation_checkpoints=again
     )

@@ -28,7 +28,7 @@ from shapeguide.data.preprocess import PreparedCases, choose_working_space
 from shapeguide.losses import LossTerms, ShapeLoss
 from shapeguide.models.segmenter import build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.cohort import start_fabric
+from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.settings.groups import TrainSettings, preset
 from shapeguide.training.stages.segmentation_batches import CaseBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep
@@ -47,7 +47,7 @@ def main(
     settings = preset("default")
     chosen = settings.segmentation.changed(batch_size=batch_size, dice_iterations=0)
     settings = settings.changed(segmentation=chosen)
-    fabric = start_fabric(settings)
+    fabric = start_fabric(settings.machine)
     network, optimizer = _network(settings, fabric)
     loss = ShapeLoss(ShapeNetwork(["horn"]), spacing_mm=(1.0, 1.0, 1.0)).to(fabric.device)
     plain = SegmentationStep(network, (1.0, 1.0, 1.0), settings)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_fabric import Fabric
-
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.preprocess import PreparedCases, WorkingSpace, choose_working_space
 from shapeguide.errors import ConfigError
-from shapeguide.machine import choose_device, choose_precision
 from shapeguide.models.segmenter import divisor_of
 from shapeguide.training.settings.groups import TrainSettings
-from shapeguide.vocabulary import Precision
 
 SMALLEST_TRAINING_SET = 10
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,21 +92,3 @@ def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Datase
             "lower segmentation.validation_cases"
         )
     return dataset.split_at_random(test_count=count, seed=settings.seed)
-
-
-def start_fabric(settings: TrainSettings, *, precision: Precision | None = None) -> Fabric:
-    """Fabric on the device and in the precision that the settings and the machine give.
-
-    Args:
-        settings: Of the run.
-        precision: That of a stage which has but one.
-    """
-    device = choose_device(settings.machine.device)
-    chosen = precision or choose_precision(settings.machine.precision, device)
-    logger.info("computing on %s in %s", device.type, chosen)
-    index = [device.index or 0] if device.type == "cuda" else 1
-    return Fabric(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=index,
-        precision="bf16-mixed" if chosen == "bf16" else "32-true",
-    )

@@ -25,8 +25,9 @@ from shapeguide.models.autoencoder_model import (
 )
 from shapeguide.models.mask_autoencoder import MaskAutoencoder
 from shapeguide.models.model_files import write_description, write_weights
-from shapeguide.training.cohort import Preparation, prepare, start_fabric
+from shapeguide.training.cohort import Preparation, prepare
 from shapeguide.training.engine.checkpoint import TrainingState
+from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.run_folder import claim_run_folder
 from shapeguide.training.engine.seeds import (
@@ -84,7 +85,7 @@ def train_autoencoder(
     ):
         return load_autoencoder(folder)
     run = _Run(folder, flavour, settings, preparation)
-    fabric = start_fabric(settings)
+    fabric = start_fabric(settings.machine)
     network = _new_network(run)
     _train(network, run, fabric, progress)
     quality = _measure(network, run, fabric.device)

@@ -21,8 +21,9 @@ from shapeguide.geometry.warp import draw_affine_warps, warp_images
 from shapeguide.models.model_files import write_description, write_weights
 from shapeguide.models.restorer_model import RestorerDescription, RestorerModel, load_restorer
 from shapeguide.models.shape_restorer import ShapeRestorer
-from shapeguide.training.cohort import Preparation, prepare, start_fabric
+from shapeguide.training.cohort import Preparation, prepare
 from shapeguide.training.engine.checkpoint import TrainingState
+from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.run_folder import claim_run_folder
 from shapeguide.training.engine.seeds import (
@@ -83,7 +84,7 @@ def train_restorer(
         validation=preparation.validation,
     ):
         return load_restorer(folder)
-    fabric = start_fabric(settings)
+    fabric = start_fabric(settings.machine)
     cases = preparation.prepared_train()
     bank = fill_bank(
         cases,

@@ -24,8 +24,9 @@ from shapeguide.models.segmenter import (
     build_segmenter,
     load_segmenter,
 )
-from shapeguide.training.cohort import Preparation, prepare, start_fabric
+from shapeguide.training.cohort import Preparation, prepare
 from shapeguide.training.engine.checkpoint import TrainingState
+from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.run_folder import BRANCH_FILE, branch, claim_run_folder
 from shapeguide.training.engine.seeds import Stage, first_weights, generator_for
@@ -85,7 +86,7 @@ def train_segmenter(
         return load_segmenter(folder, device=settings.machine.device)
     if branch_from is not None:
         branch(Path(branch_from), folder)
-    fabric = start_fabric(settings)
+    fabric = start_fabric(settings.machine)
     network = _new_network(dataset, settings)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.segmentation.learning_rate)
     wrapped, optimizer = fabric.setup(network, optimizer)

@@ -18,8 +18,9 @@ from shapeguide.errors import ConfigError
 from shapeguide.models.model_files import write_description, write_weights
 from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, load_shape_network
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.cohort import Preparation, prepare, start_fabric
+from shapeguide.training.cohort import Preparation, prepare
 from shapeguide.training.engine.checkpoint import TrainingState
+from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.run_folder import claim_run_folder
 from shapeguide.training.engine.seeds import (
@@ -92,7 +93,7 @@ def train_shape(
         validation=preparation.validation,
     ):
         return load_shape_network(folder)
-    fabric = start_fabric(settings, precision="fp32")  # poses and distances want it
+    fabric = start_fabric(settings.machine, precision="fp32")  # poses and distances want it
     bank = mask_bank(preparation.prepared_train(), preparation.space, settings, fabric.device)
     network = _new_network(dataset, settings).to(fabric.device)
     network.fit_pose(_population(bank), spacing_mm=bank.spacing_mm)

@@ -1,0 +1,31 @@
+"""Lightning Fabric for a training: which device computes, in which precision."""
+
+from __future__ import annotations
+
+import logging
+
+from lightning_fabric import Fabric
+
+from shapeguide.machine import choose_device, choose_precision
+from shapeguide.training.settings.groups import MachineSettings
+from shapeguide.vocabulary import Precision
+
+logger = logging.getLogger(__name__)
+
+
+def start_fabric(machine: MachineSettings, *, precision: Precision | None = None) -> Fabric:
+    """Fabric on the device and in the precision that the settings and the machine give.
+
+    Args:
+        machine: Settings of the machine.
+        precision: That of a stage which has but one.
+    """
+    device = choose_device(machine.device)
+    chosen = precision or choose_precision(machine.precision, device)
+    logger.info("computing on %s in %s", device.type, chosen)
+    index = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=index,
+        precision="bf16-mixed" if chosen == "bf16" else "32-true",
+    )

@@ -88,12 +88,17 @@ def test_ids_that_no_structure_names_are_background(toy: Dataset) -> None:
 
 @pytest.mark.parametrize("given", [7, "Middle", (1, 9)])
 def test_unknown_labels_are_refused(toy: Dataset, given: Any) -> None:
-    with pytest.raises(ConfigError, match=r"unknown label .* known labels: 1 Front part, 2 Back"):
+    with pytest.raises(ConfigError, match=r"structure part: Toy has no label (7|'Middle'|9)") as no:
         toy.with_structures(part=given)
+    assert str(no.value).endswith("in case_0:\n      1  Front part  8 mm3\n      2  Back  4 mm3")
 
 
 def test_a_label_id_in_two_structures_is_refused(toy: Dataset) -> None:
-    with pytest.raises(ConfigError, match="share a label id"):
+    message = (
+        r"structures one \(1,\) and both \(1, 2\) share label id 1, and structures may not "
+        "overlap: give each id to one of them, or train them in two runs"
+    )
+    with pytest.raises(ConfigError, match=message):
         toy.with_structures(one=1, both=(1, 2))
 
 
@@ -220,7 +225,7 @@ def test_a_link_inside_the_folder_is_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ("text", "not a list of cases"),
+        ("text", "no list of cases"),
         ([], "lists no cases"),
         ([3], "expected"),
         ([{"image": ["a", "b"]}], "expected"),
@@ -269,7 +274,7 @@ def test_what_is_no_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a dataset description"):
         read_dataset(tmp_path)
     (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match="not a JSON file"):
+    with pytest.raises(DataError, match=r"dataset\.json cannot be read as JSON"):
         read_dataset(tmp_path)
 
 
@@ -309,8 +314,9 @@ def test_a_label_map_in_the_same_space_is_resampled_to_the_image(
     case = read_dataset(described(tmp_path, [entry]))[0]
     with caplog.at_level(logging.WARNING):
         label_map = case.read_label_map()
+        case.read_label_map()
     assert np.array_equal(label_map.data, cube_ids())
-    assert "a: label map resampled" in caplog.text
+    assert caplog.text.count("a: label map resampled") == 1
 
 
 def test_a_label_map_in_another_space_is_refused_with_both_affines(tmp_path: Path) -> None:
@@ -326,6 +332,77 @@ def test_an_empty_label_map_in_another_space_is_refused_too(tmp_path: Path) -> N
     entry = write_case(tmp_path, "far", affine=moved((100, 0, 0)), ids=empty)
     with pytest.raises(GeometryError, match="do not overlap"):
         read_dataset(described(tmp_path, [entry]))[0].read_label_map()
+
+
+def test_many_labels_are_structures_only_once_someone_says_so(tmp_path: Path) -> None:
+    labels = {str(label_id): f"Part {label_id}" for label_id in range(9)}
+    path = described(tmp_path, [write_case(tmp_path, "a")], labels={**labels, "0": "background"})
+    read_dataset(path).require_structures()
+    labels["9"] = "Part 9"
+    dataset = read_dataset(described(tmp_path, [write_case(tmp_path, "a")], labels=labels))
+    with pytest.raises(ConfigError, match="Toy: it has 9 labels, too many") as caught:
+        dataset.require_structures()
+    listed = str(caught.value).splitlines()
+    assert listed[0].endswith(
+        "choose some by name and label ids, as in --structure hippocampus=1,2 or "
+        "dataset.with_structures(hippocampus=(1, 2)); label ids, with their sizes in a:"
+    )
+    assert listed[1:] == [
+        "      1  Part 1  8 mm3",
+        "      2  Part 2  4 mm3",
+        "  and 7 that have names and do not occur there",
+    ]
+    dataset.with_structures(**{f"s{n}": n for n in range(1, 10)}).require_structures()
+
+
+def test_without_any_labels_the_ids_that_are_there_are_listed(tmp_path: Path) -> None:
+    dataset = read_dataset(described(tmp_path, [write_case(tmp_path, "a")], labels={}))
+    with pytest.raises(
+        ConfigError, match=r"no structures are chosen(.|\n)*  1  8 mm3\n +2  4 mm3$"
+    ):
+        dataset.require_structures()
+
+
+def test_structures_of_a_description_that_overlap_can_still_be_chosen_from(tmp_path: Path) -> None:
+    both = {"whole": [1, 2], "back": [2]}
+    dataset = read_dataset(described(tmp_path, [write_case(tmp_path, "a")], structures=both))
+    with pytest.raises(ConfigError, match=r"structures whole .* and back .* share label id 2"):
+        dataset.require_structures()
+    dataset.with_structures(back=2).require_structures()
+
+
+def test_a_structure_may_have_any_name_that_a_file_may_have(toy: Dataset) -> None:
+    assert toy.with_structures(**{"self": 1}).structures == (Structure("self", (1,)),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"training": [{"image": "a\\ud800.nii.gz"}]}',
+        '{"labels": {"1": "\\ud800"}, "training": []}',
+        '{"labels": {"one": ' + "9" * 5000 + '}, "training": []}',
+        '{"labels": {"' + "9" * 5000 + '": "one"}, "training": []}',
+        '{"training": [{"image": "imagesTr/a.nii.gz", "label_to_image": [[1e999]]}]}',
+        '{"training": [{"image": "imagesTr/a.nii.gz", "label_to_image": 1' + "0" * 400 + "}]}",
+        '{"training": {"image": "imagesTr/a.nii.gz"}}',
+        '{"training": [[]]}',
+        '{"training": [], "channel_names": 3}',
+        "\x00",
+        "caf\xe9",
+    ],
+)
+def test_damaged_descriptions_are_errors_and_no_tracebacks(tmp_path: Path, text: str) -> None:
+    write_case(tmp_path, "a")
+    (tmp_path / "dataset.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"dataset\.json|.*toy"):
+        read_dataset(tmp_path / "dataset.json")
+
+
+def test_a_link_that_leads_to_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "loop.nii.gz").symlink_to(tmp_path / "loop.nii.gz")
+    with pytest.raises(DataError, match=r"loop\.nii\.gz"):
+        read_dataset(described(tmp_path, [{"image": "loop.nii.gz"}]))
 
 
 def test_a_foreign_description_names_nothing_outside_the_output_folder(tmp_path: Path) -> None:
@@ -387,3 +464,15 @@ def test_the_real_plain_folder_keeps_people_together(real_data: Path) -> None:
         for side in ("left", "right")
     )
     assert left < right
+
+
+@pytest.mark.real_data
+def test_the_real_atlas_says_which_ids_there_are_before_it_is_trained_on(real_data: Path) -> None:
+    dataset = read_dataset(real_data / "miccai2012")
+    with pytest.raises(ConfigError, match=r"\d+ labels, too many") as caught:
+        dataset.require_structures()
+    lines = str(caught.value).splitlines()
+    assert [line for line in lines if "Left Hippocampus  3" in line and line.endswith(" mm3")]
+    with pytest.raises(ConfigError, match="has no label 999;") as caught:
+        dataset.with_structures(h=999)
+    assert "Left Hippocampus" in str(caught.value)

@@ -15,9 +15,9 @@ from shapeguide.data.dataset import read_dataset
 from shapeguide.data.layouts import describe, describe_folder
 from shapeguide.data.lpba40 import label_names
 from shapeguide.data.nifti import write_label_map, write_volume
-from shapeguide.errors import DataError
+from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.grid import Grid
-from shapeguide.geometry.volume import LabelMap, Volume
+from shapeguide.geometry.volume import LabelMap, Structure, Volume
 
 SHAPE = (4, 5, 6)
 GRID = Grid(SHAPE, np.eye(4))
@@ -122,10 +122,40 @@ def test_an_nnunet_folder_is_read_by_folder_or_description(tmp_path: Path, name:
     assert dataset[0].read_label_map().mask("back").sum() == 1
 
 
-def test_regions_of_nnunet_name_their_ids(tmp_path: Path) -> None:
-    labels = {"background": 0, "whole": [1, 2], "core": 2}
+def test_regions_of_nnunet_that_lie_apart_are_structures(tmp_path: Path) -> None:
+    labels = {"background": 0, "whole": [1, 2], "rest": [7, 8], "lesion": 3}
+    dataset = read_dataset(nnunet(tmp_path, labels=labels, regions_class_order=[1, 2, 3]))
+    dataset.require_structures()
+    assert dataset.structures == (
+        Structure("whole", (1, 2)),
+        Structure("lesion", (3,)),
+        Structure("rest", (7, 8)),
+    )
+    assert dataset[0].read_label_map().mask("whole").sum() == 2
+
+
+def test_regions_of_nnunet_that_overlap_are_refused_by_name_until_some_are_chosen(
+    tmp_path: Path,
+) -> None:
+    labels = {"background": 0, "whole": [1, 2], "posterior": 2}
     dataset = read_dataset(nnunet(tmp_path, labels=labels))
-    assert set(dataset.labels) == {1, 2}
+    assert dataset.structures == ()
+    assert dataset.labels == {1: "whole 1", 2: "posterior"}
+    message = (
+        r"structures whole \(1, 2\) and posterior \(2,\) share label id 2, .*"
+        r"choose some by name and label ids"
+    )
+    with pytest.raises(ConfigError, match=message):
+        dataset.require_structures()
+    for chosen in (dataset.with_structures(whole="whole"), dataset.with_structures(whole=(1, 2))):
+        chosen.require_structures()
+        assert chosen[0].read_label_map().mask("whole").sum() == 2
+
+
+@pytest.mark.parametrize("region", [[], [1, 1], [0, 1], [1.5], [[1]], ["one"], [True], [2**31]])
+def test_regions_of_another_form_are_refused(tmp_path: Path, region: Any) -> None:
+    with pytest.raises(DataError, match='"labels" of the description'):
+        read_dataset(nnunet(tmp_path, labels={"background": 0, "odd": region}))
 
 
 def test_several_channels_are_refused(tmp_path: Path) -> None:
@@ -251,7 +281,9 @@ def test_a_written_description_reads_like_the_folder(
     describe(folder, tmp_path / where)
     stated = json.loads((tmp_path / where).read_text())
     assert ("root" in stated) == where.startswith("elsewhere")
-    written, direct = read_dataset(tmp_path / where), read_dataset(folder)
+    outside = where.startswith("elsewhere")
+    written = read_dataset(tmp_path / where, allow_outside=outside)
+    direct = read_dataset(folder)
     assert [case.id for case in written] == [case.id for case in direct]
     assert [case.group for case in written] == [case.group for case in direct]
     assert written.structures == direct.structures
@@ -260,19 +292,73 @@ def test_a_written_description_reads_like_the_folder(
 
 def test_a_description_elsewhere_is_described_again_by_its_folder(tmp_path: Path) -> None:
     describe(plain(tmp_path / "data"), tmp_path / "one" / "dataset.json")
-    describe(tmp_path / "one", tmp_path / "two" / "dataset.json")
-    assert len(read_dataset(tmp_path / "two")) == 3
+    describe(tmp_path / "one", tmp_path / "two" / "dataset.json", allow_outside=True)
+    assert len(read_dataset(tmp_path / "two", allow_outside=True)) == 3
 
 
-def test_paths_may_not_leave_the_stated_root(tmp_path: Path) -> None:
-    describe(plain(tmp_path / "data"), tmp_path / "mine.json")
-    stated = json.loads((tmp_path / "mine.json").read_text())
-    stated["root"] = str(tmp_path / "data" / "labels")
-    (tmp_path / "mine.json").write_text(json.dumps(stated))
-    stated["training"] = [{"image": "../images/1000.nii.gz"}]
-    (tmp_path / "mine.json").write_text(json.dumps(stated))
+@pytest.mark.parametrize("root", ["/", "..", "link", "inner/../../.."])
+def test_a_root_that_leads_out_of_the_folder_is_refused_unless_asked_for(
+    tmp_path: Path, root: str
+) -> None:
+    put_image(tmp_path / "secret.nii.gz")
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    (tmp_path / "data" / "link").symlink_to(tmp_path)
+    root_path = (tmp_path / "data" / root).resolve()
+    image = (tmp_path / "secret.nii.gz").relative_to(root_path)
+    stated = {"root": root, "training": [{"image": f"./{image}"}]}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(stated))
+    with pytest.raises(DataError, match=r'"root" of .* leaves the folder .*--allow-outside'):
+        read_dataset(tmp_path / "data")
+    assert len(read_dataset(tmp_path / "data", allow_outside=True)) == 1
+
+
+def test_a_root_inside_the_folder_is_read(tmp_path: Path) -> None:
+    put_image(tmp_path / "scans" / "a.nii.gz")
+    stated = {"root": "scans", "training": [{"image": "a.nii.gz"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(stated))
+    assert read_dataset(tmp_path)[0].read_volume().data.shape == SHAPE
+    stated["training"] = [{"image": "../scans/../dataset.json"}]
+    (tmp_path / "dataset.json").write_text(json.dumps(stated))
     with pytest.raises(DataError, match="leaves the folder"):
-        read_dataset(tmp_path / "mine.json")
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["label_names.csv", "split.json"])
+def test_tables_beside_the_scans_do_not_lead_outside_either(tmp_path: Path, name: str) -> None:
+    folder = plain(tmp_path / "data")
+    (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(tmp_path / name)
+    with pytest.raises(DataError, match=rf"{name}: this path leaves the folder"):
+        read_dataset(folder)
+    assert len(read_dataset(folder, allow_outside=True)) == 3
+
+
+def test_label_names_that_are_not_utf8_are_refused_by_the_name_of_the_table(tmp_path: Path) -> None:
+    table = bids(tmp_path / "bids") / "derivatives" / "manual" / "desc-m_dseg.tsv"
+    table.write_bytes("index\tname\n1\tNoyau caud\u00e9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"desc-m_dseg\.tsv: not UTF-8 .* as UTF-8"):
+        read_dataset(tmp_path / "bids")
+    table = plain(tmp_path / "plain") / "label_names.csv"
+    table.write_bytes("1,Noyau caud\u00e9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"label_names\.csv: not UTF-8 text"):
+        read_dataset(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", 'columns "index" and "name" expected, found none'),
+        ("id\tname\n1\tFront\n", "found id, name"),
+        ("index\tname\n1.5\tFront\n", "label ids, found '1.5'"),
+        (f"index\tname\n{'9' * 5000}\tFront\n", "label ids, found '99999999999999999999'"),
+        ("index\tname\n1\t" + "a" * 200_000, "cannot be read as a table"),
+    ],
+)
+def test_damaged_tables_of_bids_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    table = bids(tmp_path) / "derivatives" / "manual" / "desc-m_dseg.tsv"
+    table.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_dataset(tmp_path)
 
 
 def test_a_description_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -286,6 +372,6 @@ def test_a_description_that_cannot_be_written_is_an_error(tmp_path: Path) -> Non
 def test_real_folders_are_described(real_data: Path, tmp_path: Path) -> None:
     for name, count in (("Task04_Hippocampus", 200), ("miccai2012", 35)):
         describe(real_data / name, tmp_path / f"{name}.json")
-        dataset = read_dataset(tmp_path / f"{name}.json")
+        dataset = read_dataset(tmp_path / f"{name}.json", allow_outside=True)
         assert len(dataset) == count
         assert dataset[0].read_grid().spatial_shape == dataset[0].read_label_map().data.shape

@@ -59,12 +59,12 @@ def test_a_split_file_of_another_form_is_refused(tmp_path: Path, content: object
 
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text("{train: ")
-    with pytest.raises(DataError, match="not a JSON file"):
+    with pytest.raises(DataError, match="cannot be read as JSON"):
         read_split(tmp_path / "s.json")
     with pytest.raises(DataError, match="cannot be read"):
         read_split(tmp_path / "absent.json")
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(DataError, match="not a JSON file"):
+    with pytest.raises(DataError, match="cannot be read as JSON"):
         read_split(tmp_path / "deep.json")
 
 

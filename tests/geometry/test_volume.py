@@ -37,8 +37,8 @@ def test_arrays_must_fit_their_grid_and_kind() -> None:
 @pytest.mark.parametrize(
     ("structures", "message"),
     [
-        ((Structure("a", (1,)), Structure("a", (2,))), "share a name"),
-        ((Structure("a", (1,)), Structure("b", (2, 1))), "share a label id"),
+        ((Structure("a", (1,)), Structure("a", (2,))), "share the name a"),
+        ((Structure("a", (1,)), Structure("b", (2, 1))), "share label id 1"),
         (tuple(Structure(f"s{n}", (n + 1,)) for n in range(256)), "at most 255"),
     ],
 )

@@ -26,14 +26,18 @@ class Describe:
     """The description to write."""
     overwrite: bool = False
     """Replace an older description."""
+    allow_outside: bool = False
+    """Let the folder lead outside, by links or the root that its description states."""
 
     def run(self) -> int:
         """Describe the folder."""
         if not self.folder.is_dir():
             raise DataError(f"{self.folder} is not a folder; name one of scans and label maps")
         refuse_existing(self.out, self.overwrite)
-        sg.describe(self.folder, self.out)
-        tell(f"{len(sg.read_dataset(self.out))} cases described in {self.out}")
+        sg.describe(self.folder, self.out, allow_outside=self.allow_outside)
+        # A root elsewhere is the one that was just stated.
+        described = sg.read_dataset(self.out, allow_outside=True)
+        tell(f"{len(described)} cases described in {self.out}")
         return 0
 
 

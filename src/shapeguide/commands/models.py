@@ -57,12 +57,14 @@ class _Train:
 
     def run(self) -> int:
         """Train all stages, and note in the run folder which cases were kept for testing."""
-        from shapeguide.training.engine.run_folder import SHAPE_FOLDER, SPLIT_FILE
-
         train, test = self.cases.read(self.dataset)
         structures = parse_structures(self.structure)
         if structures:
             train = train.with_structures(**structures)
+        train.require_structures()
+        # Loading it takes seconds: what is mistyped is refused before.
+        from shapeguide.training.engine.run_folder import SHAPE_FOLDER, SPLIT_FILE
+
         settings = self.settings
         guide = self.shape_network
         if guide is not None and (guide / SHAPE_FOLDER).is_dir():

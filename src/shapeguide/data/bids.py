@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from shapeguide.data.description import described_as
+from shapeguide.data.label_names import names_from_dseg
+from shapeguide.data.reach import Reach
 from shapeguide.data.scan_files import SUFFIXES, case_id_of
 from shapeguide.errors import DataError
 
 PROCESSING = ("desc", "space", "res", "atlas", "seg", "label", "hemi", "den")
 """Entities that derivatives add; the others name the scan."""
+NEAR_SUBJECTS = ("sub-*", "*/sub-*", "*/*/sub-*", "*/*/*/sub-*")
+"""Where folders of subjects lie in a BIDS folder or in one that holds it and its derivatives."""
 SPACES_OF_THE_SCAN = (None, "T1w", "orig")
 
 
-def describe_bids(folder: Path) -> dict[str, Any] | None:
+def describe_bids(reach: Reach) -> dict[str, Any] | None:
     """Description of a BIDS folder with its derivatives, or None if it is not one.
 
     An image and a segmentation belong together when the entities that name the scan (subject,
@@ -26,6 +29,10 @@ def describe_bids(folder: Path) -> dict[str, Any] | None:
     Raises:
         DataError: If there are no segmentations, or one image or segmentation fits several.
     """
+    folder = reach.folder
+    # A folder that is none, such as a home, is not searched to its last corner.
+    if not any(next(folder.glob(near), None) for near in NEAR_SUBJECTS):
+        return None
     images = _files(folder, "T1w")
     if not images:
         return None
@@ -51,7 +58,7 @@ def describe_bids(folder: Path) -> dict[str, Any] | None:
         for image in images
         if _scan_entities(image) not in shown and "desc" not in _entities(image)
     ]
-    return described_as(folder.resolve().name, _label_names(folder, segmentations), training, test)
+    return described_as(folder.resolve().name, _label_names(reach, segmentations), training, test)
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
@@ -102,15 +109,13 @@ def _entry(folder: Path, image: Path) -> dict[str, str]:
     }
 
 
-def _label_names(folder: Path, segmentations: Sequence[Path]) -> dict[str, str]:
+def _label_names(reach: Reach, segmentations: Sequence[Path]) -> dict[str, str]:
     """Label id to name from the first *dseg.tsv that is stated for these segmentations."""
     described = {_entities(path).get("desc") for path in segmentations}
-    for path in sorted(folder.rglob("*dseg.tsv")):
-        if _entities(path).get("desc") not in {None, *described}:
-            continue
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        return {row["index"]: row["name"] for row in rows if row.get("index") and row.get("name")}
+    for path in sorted(reach.folder.rglob("*dseg.tsv")):
+        if _entities(path).get("desc") in {None, *described} and path.is_file():
+            reach.check(path)
+            return names_from_dseg(path)
     return {}
 
 

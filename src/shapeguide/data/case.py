@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -91,24 +92,33 @@ class Case:
             GeometryError: If less than half of what is labelled lies inside the image.
         """
         with naming(self.id):
-            if self.label_map is None:
-                raise DataError("this case has no label map; choose labelled cases")
-            label_map = read_label_map(
-                self.label_map, structures=self.structures, orientation=self.orientation
-            )
+            label_map = self.read_stored_label_map()
             self._check_ids(label_map)
             grid = read_grid(self.image, orientation=self.orientation)
             if self.label_to_image is not None:
                 affine = grid.affine @ np.array(self.label_to_image)
                 label_map = replace(label_map, grid=Grid(label_map.grid.spatial_shape, affine))
-            return _on_grid(label_map, grid, self.id)
+            return _on_grid(label_map, grid, self)
+
+    def read_stored_label_map(self) -> LabelMap:
+        """The label map as its file holds it: on its own grid, with every id there is.
+
+        Raises:
+            DataError: If there is none, or it is damaged.
+            GeometryError: If it states no usable grid.
+        """
+        with naming(self.id):
+            if self.label_map is None:
+                raise DataError("this case has no label map; choose labelled cases")
+            return read_label_map(
+                self.label_map, structures=self.structures, orientation=self.orientation
+            )
 
     def _check_ids(self, label_map: LabelMap) -> None:
-        allowed = {0, *self.named_ids}
-        allowed.update(id_ for item in self.structures for id_ in item.label_ids)
         if not self.named_ids:
             return
-        unknown = [label_id for label_id in present_ids(label_map) if label_id not in allowed]
+        allowed = {0, *self.named_ids, *(one for item in self.structures for one in item.label_ids)}
+        unknown = [label_id for label_id in label_map.voxels_of_ids() if label_id not in allowed]
         if unknown:
             raise DataError(
                 f"{self.label_map}: label ids {', '.join(map(str, unknown[:10]))} are not named in "
@@ -127,15 +137,7 @@ def naming(case_id: str) -> Iterator[None]:
         raise type(error)(f"{case_id}: {error}") from error
 
 
-def present_ids(label_map: LabelMap) -> list[int]:
-    """Label ids that occur, in ascending order."""
-    data = label_map.data
-    if data.dtype.itemsize <= 2:  # counting is far faster than sorting
-        return [int(label_id) for label_id in np.flatnonzero(np.bincount(data.ravel()))]
-    return [int(label_id) for label_id in np.unique(data)]
-
-
-def _on_grid(label_map: LabelMap, grid: Grid, case_id: str) -> LabelMap:
+def _on_grid(label_map: LabelMap, grid: Grid, case: Case) -> LabelMap:
     tolerance_mm = SAME_GRID_VOXELS * min(grid.spacing_mm)
     if label_map.grid.matches(grid, tolerance_mm=tolerance_mm):
         return replace(label_map, grid=grid)
@@ -146,8 +148,15 @@ def _on_grid(label_map: LabelMap, grid: Grid, case_id: str) -> LabelMap:
             f"image and label map do not overlap: {share:.0%} of what is labelled lies inside the "
             f"image; correct the affine of one of them{grids}"
         )
-    logger.warning("%s: label map resampled to the grid of its image%s", case_id, grids)
+    _warn_once(case.image, f"{case.id}: label map resampled to the grid of its image{grids}")
     return resample_label_map(label_map, grid)
+
+
+@cache
+def _warn_once(image: Path, message: str) -> None:
+    """Warn of a case when it is first read; a training reads each of them several times."""
+    del image
+    logger.warning("%s", message)
 
 
 def _share_inside(label_map: LabelMap, grid: Grid) -> float:

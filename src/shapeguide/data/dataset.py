@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from shapeguide.data.case import Case
 from shapeguide.data.description import (
     cases_of,
     labels_of,
-    root_of,
-    structures_of,
+    names_of,
+    stated_structures,
+    structures_named,
     with_present_tests,
 )
-from shapeguide.data.layouts import describe_folder, is_nnunet, read_description
+from shapeguide.data.label_ids import listed_ids_of
+from shapeguide.data.layouts import Described, described
 from shapeguide.data.placement import check_orientation
 from shapeguide.data.splits import (
     Split,
@@ -30,6 +32,9 @@ from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.volume import Structure, check_structures
 
 __all__ = ["Case", "Dataset", "read_dataset"]
+
+MOST_UNCHOSEN = 8
+"""More labels than this are not taken for structures unless someone says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,10 @@ class Dataset:
     """The description file, or the folder that was described."""
     unlabelled: tuple[Case, ...] = ()
     """Images without label maps, which no split touches."""
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Names of sets of label ids, which may share ids, as the description states them."""
+    undecided: str = ""
+    """Why someone has to choose the structures first; empty when they are chosen."""
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -55,22 +64,31 @@ class Dataset:
     def __getitem__(self, index: int) -> Case:
         return self.cases[index]
 
-    def with_structures(self, **named: int | str | Iterable[int | str]) -> Dataset:
+    def with_structures(self, /, **named: int | str | Iterable[int | str]) -> Dataset:
         """The same cases with these structures, given by label ids or by names of labels.
 
         Raises:
             ConfigError: If a label is unknown, or two structures share a label id.
         """
-        structures = tuple(
-            Structure(name, tuple(self._label_id(name, one) for one in _each(given)))
-            for name, given in named.items()
-        )
-        check_structures(structures)
-        return replace(
-            self,
-            structures=structures,
-            cases=_with_structures(self.cases, structures),
-            unlabelled=_with_structures(self.unlabelled, structures),
+        structures = []
+        for name, given in named.items():
+            ids = [label_id for one in _each(given) for label_id in self._label_ids(name, one)]
+            structures.append(Structure(name, tuple(ids)))
+        return self._of(tuple(structures))
+
+    def require_structures(self) -> None:
+        """Refuse a dataset of which nobody has said which structures it is about.
+
+        Raises:
+            ConfigError: If none is chosen, or every label is one and there are many; with the
+                label ids that are there, their names and sizes, and how to choose.
+        """
+        if self.structures and not self.undecided:
+            return
+        raise ConfigError(
+            f"{self.name}: {self.undecided or 'no structures are chosen'}; choose some by name and "
+            "label ids, as in --structure hippocampus=1,2 or "
+            f"dataset.with_structures(hippocampus=(1, 2)); {listed_ids_of(self, self.labels)}"
         )
 
     def with_orientation(self, orientation: str) -> Dataset:
@@ -174,15 +192,29 @@ class Dataset:
         check_split(split, known._groups(), f"{self.name}, {name}")
         return known.select(split.train), known.select(split.test)
 
-    def _label_id(self, structure: str, given: int | str) -> int:
-        known = ", ".join(f"{label_id} {name}" for label_id, name in list(self.labels.items())[:20])
+    def _of(self, structures: tuple[Structure, ...], undecided: str = "") -> Dataset:
+        check_structures(structures)
+        return replace(
+            self,
+            structures=structures,
+            undecided=undecided,
+            cases=tuple(replace(case, structures=structures) for case in self.cases),
+            unlabelled=tuple(replace(case, structures=structures) for case in self.unlabelled),
+        )
+
+    def _label_ids(self, structure: str, given: int | str) -> tuple[int, ...]:
         if isinstance(given, str):
+            if given in self.regions:
+                return self.regions[given]
             for label_id, name in self.labels.items():
                 if name == given:
-                    return label_id
+                    return (label_id,)
         elif given in self.labels or not self.labels:
-            return given
-        raise ConfigError(f"structure {structure}: unknown label {given!r}; known labels: {known}")
+            return (given,)
+        raise ConfigError(
+            f"structure {structure}: {self.name} has no label {given!r}; it has these "
+            f"{listed_ids_of(self, self.labels)}"
+        )
 
 
 def read_dataset(
@@ -190,12 +222,13 @@ def read_dataset(
 ) -> Dataset:
     """Read a dataset description, or describe a folder in a known layout on the fly.
 
-    Without structures in the description, every label it names is one.
+    Without structures in the description, every label and region it names is one. Where regions
+    overlap, or labels are many, somebody has to choose: see `Dataset.require_structures`.
 
     Args:
         path: A `dataset.json` of the Decathlon or nnU-Net v2, one that `describe` wrote, or a
             folder.
-        allow_outside: Let the description name files outside its folder (or the root it states).
+        allow_outside: Let the description name files, or a root, outside its folder.
         orientation: Directions of the voxel axes such as "RAS" for all cases, see
             `Dataset.with_orientation`.
 
@@ -205,31 +238,45 @@ def read_dataset(
         ConfigError: If structures or orientations in it contradict each other.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
     if not path.exists():
         raise DataError(f"{path}: there is no such dataset description or folder")
-    description = describe_folder(path) if path.is_dir() else read_description(path)
-    if is_nnunet(description):
-        description = describe_folder(folder)
-    root = root_of(description, folder)
-    labels = labels_of(description)
-    structures = structures_of(description, labels)
-    cases = cases_of(description, "training", root, allow_outside=allow_outside)
-    if not cases:
-        raise DataError(f'{path}: "training" of the description lists no cases')
-    present = with_present_tests(description, root)
-    unlabelled = cases_of(present, "test", root, allow_outside=allow_outside)
-    named_ids = frozenset(labels)
-    dataset = Dataset(
-        name=str(description.get("name", folder.resolve().name)),
-        cases=tuple(replace(case, named_ids=named_ids) for case in cases),
-        labels=labels,
-        structures=structures,
-        path=path,
-        unlabelled=unlabelled,
-    )
-    dataset = replace(dataset, cases=_with_structures(dataset.cases, structures))
+    try:
+        description = described(path, allow_outside=allow_outside)
+        dataset = _dataset_of(description, path)
+    except (ConfigError, DataError) as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
     return dataset if orientation is None else dataset.with_orientation(orientation)
+
+
+def _dataset_of(description: Described, path: Path) -> Dataset:
+    content = description.content
+    labels = labels_of(content)
+    names = names_of(labels)
+    cases = cases_of(content, "training", description.reach)
+    if not cases:
+        raise DataError('"training" of the description lists no cases')
+    present = with_present_tests(content, description.reach.folder)
+    dataset = Dataset(
+        name=_printable(content.get("name")) or path.resolve().name,
+        cases=tuple(replace(case, named_ids=frozenset(names)) for case in cases),
+        labels=names,
+        structures=(),
+        path=path,
+        unlabelled=cases_of(present, "test", description.reach),
+        regions={label.name: label.ids for label in labels if len(label.ids) > 1},
+    )
+    stated = tuple(Structure(one.name, one.ids) for one in stated_structures(content))
+    try:
+        structures = stated or structures_named(labels)
+        check_structures(structures)
+    except ConfigError as error:
+        return replace(dataset, undecided=str(error))
+    undecided = ""
+    if not stated and len(labels) > MOST_UNCHOSEN:
+        undecided = f"it has {len(labels)} labels, too many to take each of them for a structure"
+    return dataset._of(structures, undecided)
 
 
 def check_apart(train: Dataset, test: Dataset) -> None:
@@ -248,11 +295,10 @@ def check_apart(train: Dataset, test: Dataset) -> None:
         )
 
 
-def _with_structures(
-    cases: tuple[Case, ...], structures: tuple[Structure, ...]
-) -> tuple[Case, ...]:
-    return tuple(replace(case, structures=structures) for case in cases)
-
-
 def _each(given: int | str | Iterable[int | str]) -> Iterable[int | str]:
     return (given,) if isinstance(given, int | str) else given
+
+
+def _printable(name: object) -> str:
+    """The name of a dataset without what a terminal would not show, and not pages of it."""
+    return "".join(filter(str.isprintable, name))[:200] if isinstance(name, str) else ""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,91 +22,135 @@ import numpy as np
 
 from shapeguide.data.case import Case, Rows
 from shapeguide.data.placement import check_orientation
+from shapeguide.data.reach import Reach
 from shapeguide.data.scan_files import case_id_of, stored_files
 from shapeguide.errors import DataError
-from shapeguide.geometry.volume import Structure, check_structures
-from shapeguide.storage.names import name_fault
+from shapeguide.geometry.volume import LARGEST_LABEL_ID, Structure
+from shapeguide.storage.names import name_fault, shown_path
 
 logger = logging.getLogger(__name__)
 
 
-def root_of(description: Mapping[str, Any], folder: Path) -> Path:
+def root_of(description: Mapping[str, Any], reach: Reach) -> Path:
     """Folder that the paths of a description start from.
 
     Args:
-        description: May state a "root", relative to `folder` or absolute.
-        folder: Folder of the description file.
+        description: May state a "root", relative to the folder of the description or absolute.
+        reach: The folder of the description, and whether the root may lead out of it.
 
     Raises:
-        DataError: If the stated root is not a folder.
+        DataError: If the stated root is no folder or leads outside.
     """
     stated = description.get("root")
     if stated is None:
-        return folder
-    if not isinstance(stated, str) or not (_exists(folder / stated) and (folder / stated).is_dir()):
-        raise DataError(f'{folder}: the description states the root "{stated}", which is no folder')
-    logger.info("files of the dataset are read from %s, as its description states", stated)
-    return folder / stated
+        return reach.folder
+    if not isinstance(stated, str) or "\0" in stated:
+        raise DataError(f'"root" of the description is {cut(stated)}; expected a folder')
+    root = reach.folder / stated
+    try:
+        reach.check(root)
+    except DataError as error:
+        raise DataError(f'"root" of the description: {error}') from error
+    if not _exists(root) or not root.is_dir():
+        raise DataError(
+            f'the description states the root "{shown_path(stated)}", which is no folder'
+        )
+    logger.info("files of the dataset are read from %s, as its description states", root)
+    return root
 
 
-def labels_of(description: Mapping[str, Any]) -> dict[int, str]:
-    """Label id to name, without the background; {"1": "horn"} or nnU-Net's {"horn": 1}.
+@dataclass(frozen=True)
+class Label:
+    """A name and the label ids that a description gives it; several where it is a region."""
+
+    name: str
+    ids: tuple[int, ...]
+
+
+def labels_of(description: Mapping[str, Any]) -> tuple[Label, ...]:
+    """The labels, without the background.
+
+    Known are {"1": "horn"}, nnU-Net's {"horn": 1}, and its regions {"whole": [1, 2]}, whatever
+    "regions_class_order" says: that is about files that hold regions, and label maps hold ids.
 
     Raises:
         DataError: If the labels have another form.
     """
     stated = description.get("labels", {})
-    form = 'expected {"0": "background", "1": name, ...}'
+    form = 'expected {"1": name, ...} or {name: 1, other name: [2, 3], ...}'
     if not isinstance(stated, dict):
-        raise DataError(f'"labels" of the description is {stated!r}; {form}')
-    labels: dict[int, str] = {}
+        raise DataError(f'"labels" of the description is {cut(stated)}; {form}')
+    labels = []
     for key, value in stated.items():
-        if isinstance(value, list):  # a region of nnU-Net: it names ids that are stated elsewhere
-            pairs = [(label_id, f"{key}_{label_id}") for label_id in value]
-        else:
-            pairs = [(key, value) if isinstance(value, str) else (value, key)]
-        for label_id, name in pairs:
-            if not re.fullmatch(r"\d+", str(label_id)) or not isinstance(name, str):
-                raise DataError(f'"labels" of the description holds {key!r}: {value!r}; {form}')
-            labels.setdefault(int(label_id), name)
-    labels.pop(0, None)
-    return labels
+        # Which of the two is the name: {"1": "horn"} of the Decathlon, or {"horn": 1} of nnU-Net.
+        name, given = (value, [key]) if isinstance(value, str) else (key, value)
+        given = given if isinstance(given, list) else [given]
+        ids = tuple(label_id for one in given if (label_id := _label_id(one)) is not None)
+        if not ids or len(ids) < len(given) or len(set(ids)) < len(ids):
+            raise DataError(f'"labels" of the description holds {cut(key)}: {cut(value)}; {form}')
+        if 0 in ids and len(ids) > 1:
+            raise DataError(
+                f'"labels" of the description: the region {cut(name)} holds 0, the background'
+            )
+        if 0 not in ids:
+            labels.append(Label(name, ids))
+    return tuple(labels)
 
 
-def structures_of(
-    description: Mapping[str, Any], labels: Mapping[int, str]
-) -> tuple[Structure, ...]:
-    """Structures that the description states, else one for each label.
+def names_of(labels: Iterable[Label]) -> dict[int, str]:
+    """Label id to its name, by id; one that only regions hold is named by the smallest of them."""
+    names: dict[int, str] = {}
+    for label in sorted(labels, key=lambda label: len(label.ids)):
+        for label_id in label.ids:
+            own = label.name if len(label.ids) == 1 else f"{label.name} {label_id}"
+            names.setdefault(label_id, own)
+    return dict(sorted(names.items()))
+
+
+def stated_structures(description: Mapping[str, Any]) -> tuple[Label, ...]:
+    """What stands under "structures"; nothing when the description states none.
 
     Raises:
-        DataError: If the stated structures have another form.
-        ConfigError: If they contradict each other.
+        DataError: If they have another form.
     """
     stated = description.get("structures")
     if stated is None:
-        return _one_for_each(labels)
+        return ()
+    form = "expected {name: [label ids], ...}"
     if not isinstance(stated, dict):
-        raise DataError(f'"structures" of the description is {stated!r}; expected names to ids')
+        raise DataError(f'"structures" of the description is {cut(stated)}; {form}')
     structures = []
-    for name, ids in stated.items():
-        ids = ids if isinstance(ids, list) else [ids]
-        if not all(isinstance(label_id, int) for label_id in ids):
-            raise DataError(f'"structures" of the description: {name} has ids {ids}, not integers')
-        structures.append(Structure(name, tuple(ids)))
-    check_structures(tuple(structures))
+    for name, given in stated.items():
+        ids = tuple(given) if isinstance(given, list) else (given,)
+        if not ids or not all(isinstance(one, int) for one in ids):
+            raise DataError(f'"structures" of the description: {cut(name)} is {cut(given)}; {form}')
+        structures.append(Label(name, ids))
     return tuple(structures)
 
 
-def cases_of(
-    description: Mapping[str, Any], key: str, root: Path, *, allow_outside: bool
-) -> tuple[Case, ...]:
+def structures_named(labels: Iterable[Label]) -> tuple[Structure, ...]:
+    """One structure for each label, by id, named by its `slug`, or `label_1` where that is none."""
+    ordered = sorted(labels, key=lambda label: label.ids)
+    names = [slug(label.name) for label in ordered]
+    counts = Counter(names)
+    named = []
+    for label, name in zip(ordered, names, strict=True):
+        number = label.ids[0]
+        if name_fault(name):
+            name = f"label_{number}"
+        elif counts[name] > 1:
+            name = f"{name}_{number}"
+        named.append(Structure(name, label.ids))
+    return tuple(named)
+
+
+def cases_of(description: Mapping[str, Any], key: str, reach: Reach) -> tuple[Case, ...]:
     """Cases that a description lists under "training" or "test", their files checked to be there.
 
     Args:
         description: The description.
         key: "training" or "test".
-        root: Folder that paths start from.
-        allow_outside: Whether paths may leave that folder.
+        reach: Folder that paths start from, and whether they may lead out of it.
 
     Raises:
         DataError: If an entry has another form, a file is missing or outside, or ids repeat.
@@ -112,8 +158,8 @@ def cases_of(
     """
     entries = description.get(key, [])
     if not isinstance(entries, list):
-        raise DataError(f'"{key}" of the description is not a list of cases')
-    cases = tuple(_case(entry, root, allow_outside=allow_outside) for entry in entries)
+        raise DataError(f'"{key}" of the description is no list of cases')
+    cases = tuple(_case(entry, reach) for entry in entries)
     repeated = [case_id for case_id, count in Counter(c.id for c in cases).items() if count > 1]
     if repeated:
         raise DataError(
@@ -127,7 +173,7 @@ def with_present_tests(description: Mapping[str, Any], root: Path) -> dict[str, 
     """The description without test images that are not there: many downloads leave them out."""
     entries = description.get("test", [])
     if not isinstance(entries, list):
-        raise DataError('"test" of the description is not a list of images')
+        raise DataError('"test" of the description is no list of images')
     images = [entry.get("image") if isinstance(entry, dict) else entry for entry in entries]
     present = [
         entry
@@ -166,42 +212,45 @@ def slug(name: str) -> str:
     return re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_")
 
 
-def _one_for_each(labels: Mapping[int, str]) -> tuple[Structure, ...]:
-    if len(labels) > 255:
-        return ()
-    slugs = {label_id: slug(name) for label_id, name in labels.items()}
-    names = {id_: f"label_{id_}" if name_fault(name) else name for id_, name in slugs.items()}
-    counts = Counter(names.values())
-    return tuple(
-        Structure(name if counts[name] == 1 else f"{name}_{label_id}", (label_id,))
-        for label_id, name in sorted(names.items())
-    )
+def cut(value: object) -> str:
+    """A stated value as an error message may show it, cut if it is long or deep."""
+    return reprlib.repr(value)
 
 
-def _case(entry: object, root: Path, *, allow_outside: bool) -> Case:
+def _label_id(stated: object) -> int | None:
+    """A label id, 0 or more, or None for what is none."""
+    if isinstance(stated, str):
+        if not (stated.isascii() and stated.isdecimal() and len(stated) <= 10):
+            return None
+        stated = int(stated)
+    if isinstance(stated, bool) or not isinstance(stated, int):
+        return None
+    return stated if 0 <= stated <= LARGEST_LABEL_ID else None
+
+
+def _case(entry: object, reach: Reach) -> Case:
     if isinstance(entry, str):
         entry = {"image": entry}
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
-        raise DataError(f'a case of the description is {entry!r}; expected {{"image": path, ...}}')
+        raise DataError(f'a case of the description is {cut(entry)}; expected {{"image": path}}')
     texts = {key: entry.get(key) for key in ("image", "label", "id", "group", "orientation")}
     for key, value in texts.items():
         if value is not None and not isinstance(value, str):
-            raise DataError(f'{entry["image"]}: "{key}" is {value!r}; expected a text')
-    image = _file(entry["image"], root, allow_outside=allow_outside)
-    case_id = texts["id"] or case_id_of(image)
+            raise DataError(
+                f'{shown_path(entry["image"])}: "{key}" is {cut(value)}; expected a text'
+            )
+    image = _file(entry["image"], reach)
+    label_map = None if texts["label"] is None else _file(texts["label"], reach)
     if texts["orientation"] is not None:
         check_orientation(texts["orientation"])
-    label_map = None
-    if texts["label"] is not None:
-        label_map = _file(texts["label"], root, allow_outside=allow_outside)
-    return Case(
-        case_id,
+    case = Case(
+        texts["id"] or case_id_of(image),
         image,
         label_map,
         texts["group"] or None,
         orientation=texts["orientation"],
-        label_to_image=_affine(case_id, entry.get("label_to_image")),
     )
+    return replace(case, label_to_image=_affine(case.id, entry.get("label_to_image")))
 
 
 def _affine(case_id: str, stated: object) -> Rows | None:
@@ -209,7 +258,7 @@ def _affine(case_id: str, stated: object) -> Rows | None:
         return None
     try:
         rows = np.array(stated, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rows = np.empty(0)
     if (
         rows.shape != (4, 4)
@@ -218,31 +267,20 @@ def _affine(case_id: str, stated: object) -> Rows | None:
         or np.linalg.det(rows) == 0
     ):
         raise DataError(
-            f'{case_id}: "label_to_image" is {stated!r}; expected four rows of four numbers, the '
-            "last one 0, 0, 0, 1"
+            f'{case_id}: "label_to_image" is {cut(stated)}; expected four rows of four numbers, '
+            "the last one 0, 0, 0, 1"
         )
     return tuple(tuple(row) for row in rows.tolist())
 
 
-def _file(text: str, root: Path, *, allow_outside: bool) -> Path:
-    path = root / text
+def _file(text: str, reach: Reach) -> Path:
+    path = reach.folder / text
+    reach.check(path)
     try:
-        if not allow_outside:
-            _check_inside((path,), root, text)
-            _check_inside(stored_files(path), root, text)
-        stored_files(path)
+        reach.check(*stored_files(path))
     except OSError as error:
-        raise DataError(f"{text!r}: not a usable path ({error})") from error
+        raise DataError(f"{shown_path(text)}: not a usable path ({error})") from error
     return path
-
-
-def _check_inside(files: Iterable[Path], root: Path, text: str) -> None:
-    folder = root.resolve()
-    if "\0" in text or not all(file.resolve().is_relative_to(folder) for file in files):
-        raise DataError(
-            f"{text!r}: this path leaves the folder of the dataset, {root}; move the file there, "
-            "or read the dataset with allow_outside=True if you trust it"
-        )
 
 
 def _exists(path: Path) -> bool:

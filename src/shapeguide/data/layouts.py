@@ -6,49 +6,92 @@ with `images/` and `labels/`.
 
 from __future__ import annotations
 
-import csv
-import re
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from shapeguide.data.bids import describe_bids
-from shapeguide.data.description import described_as
+from shapeguide.data.case_ids import by_id, scans_by_case
+from shapeguide.data.description import cut, described_as, root_of
+from shapeguide.data.label_names import names_from_csv
 from shapeguide.data.lpba40 import describe_lpba40
+from shapeguide.data.reach import Reach
 from shapeguide.data.scan_files import case_id_of, list_scans
-from shapeguide.data.splits import read_json, read_split
+from shapeguide.data.splits import read_split
 from shapeguide.errors import DataError
-from shapeguide.storage.whole import write_json
+from shapeguide.storage.whole import read_json, write_json
 
 DESCRIPTION_FILE = "dataset.json"
 
 
-def describe(folder: str | PathLike[str], out: str | PathLike[str]) -> None:
+@dataclass(frozen=True)
+class Described:
+    """What a description holds, and where its files lie."""
+
+    content: dict[str, Any]
+    reach: Reach
+    """Its folder is the one that paths of the description start from."""
+
+
+def described(path: Path, *, allow_outside: bool = False) -> Described:
+    """A description file as it is, or a folder in a known layout described on the fly.
+
+    Args:
+        path: A description file or a folder.
+        allow_outside: Let it name files, or a root, outside its folder.
+
+    Raises:
+        DataError: If it is unusable, or what it states leads outside.
+    """
+    folder = path if path.is_dir() else path.parent
+    file = folder / DESCRIPTION_FILE if path.is_dir() else path
+    reach = Reach(folder, allow_outside)
+    if not file.is_file():
+        content = _describe_layout(reach)
+        # The root is ours: the folder that holds the one of a space of LPBA40.
+        return Described(content, Reach(folder / content.get("root", "."), allow_outside))
+    reach.check(file)
+    content = read_description(file)
+    if is_nnunet(content):
+        return Described(describe_nnunet(reach, content), reach)
+    return Described(content, Reach(root_of(content, reach), allow_outside))
+
+
+def describe(
+    folder: str | PathLike[str], out: str | PathLike[str], *, allow_outside: bool = False
+) -> None:
     """Write the description of a folder.
 
-    Beside the folder's own files it states relative paths only; anywhere else it also states the
-    folder as its "root".
+    Beside the folder's own files it states relative paths only. Anywhere else it also states the
+    folder as its "root", which is read with `allow_outside=True` only.
 
     Args:
         folder: A folder of scans and label maps in one of the known layouts.
         out: The description to write, such as dataset.json.
+        allow_outside: Let tables and links in the folder lead outside.
 
     Raises:
         DataError: If the folder has no known layout, or the description cannot be written.
     """
     folder, out = Path(folder), Path(out)
-    description = describe_folder(folder)
-    root = (folder / description.pop("root", ".")).resolve()
+    found = _folder_described(folder, allow_outside=allow_outside)
+    content = {key: value for key, value in found.content.items() if key != "root"}
+    root = found.reach.folder.resolve()
     if root != out.parent.resolve():
-        description["root"] = str(root)
+        content["root"] = str(root)
     try:
-        write_json(out, description)
+        write_json(out, content)
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error}); choose another place") from error
 
 
-def describe_folder(folder: str | PathLike[str]) -> dict[str, Any]:
+def describe_folder(folder: str | PathLike[str], *, allow_outside: bool = False) -> dict[str, Any]:
     """Description of a folder, with paths relative to it.
+
+    Args:
+        folder: A folder of scans and label maps in one of the known layouts.
+        allow_outside: Let tables and links in the folder lead outside.
 
     Returns:
         What a Decathlon `dataset.json` holds: "name", "labels" ({"1": name}), "training"
@@ -58,23 +101,28 @@ def describe_folder(folder: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         DataError: If the folder does not exist, has no known layout, or is not complete.
     """
-    folder = Path(folder)
+    return _folder_described(Path(folder), allow_outside=allow_outside).content
+
+
+def _folder_described(folder: Path, *, allow_outside: bool) -> Described:
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
-    if (folder / DESCRIPTION_FILE).is_file():
-        content = read_description(folder / DESCRIPTION_FILE)
-        return describe_nnunet(folder, content) if is_nnunet(content) else content
+    return described(folder, allow_outside=allow_outside)
+
+
+def _describe_layout(reach: Reach) -> dict[str, Any]:
+    folder = reach.folder
     for images, labels in (("imagesTr", "labelsTr"), ("images", "labels")):
         if (folder / images).is_dir() and (folder / labels).is_dir():
-            return _describe_plain(folder, images, labels)
-    described = describe_lpba40(folder) or describe_bids(folder)
-    if described is None:
+            return _describe_plain(reach, images, labels)
+    found = describe_lpba40(reach) or describe_bids(reach)
+    if found is None:
         raise DataError(
             f"{folder}: no known layout; expected a dataset.json, imagesTr/ and labelsTr/, images/ "
             "and labels/, delineation_space/ or native_space/ (LPBA40), or sub-*/ with *_T1w and "
             "*_dseg files (BIDS)"
         )
-    return described
+    return found
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -97,38 +145,39 @@ def is_nnunet(description: dict[str, Any]) -> bool:
     return "training" not in description and "channel_names" in description
 
 
-def describe_nnunet(folder: Path, stated: dict[str, Any]) -> dict[str, Any]:
+def describe_nnunet(reach: Reach, stated: dict[str, Any]) -> dict[str, Any]:
     """Description of an nnU-Net v2 raw folder: imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz.
 
     Raises:
         DataError: If there is more than one channel, or images and label maps do not pair up.
     """
-    channels = stated["channel_names"]
+    channels, ending = stated["channel_names"], stated.get("file_ending", "")
     if not isinstance(channels, dict) or len(channels) != 1:
         raise DataError(
-            f"{folder}: one channel expected, the description names {channels}; "
-            "make a dataset of the channel to segment"
+            f'{reach.folder}: one channel expected, the description has "channel_names" '
+            f"{cut(channels)}; make a dataset of the channel to segment"
         )
-    ending = stated.get("file_ending", ".nii.gz")
-    described = _describe_plain(folder, "imagesTr", "labelsTr", channel="_0000", ending=str(ending))
-    return {
-        **described,
-        "name": stated.get("name", folder.name),
-        "labels": stated.get("labels", {}),
-    }
+    if not isinstance(ending, str):
+        raise DataError(f'{reach.folder}: "file_ending" is {cut(ending)}; expected a text')
+    content = _describe_plain(reach, "imagesTr", "labelsTr", ending=ending)
+    content["labels"] = stated.get("labels", {})
+    content["name"] = stated.get("name", content["name"])
+    return content
 
 
-def _describe_plain(
-    folder: Path, images: str, labels: str, *, channel: str = "", ending: str = ""
-) -> dict[str, Any]:
+def _describe_plain(reach: Reach, images: str, labels: str, *, ending: str = "") -> dict[str, Any]:
     """Images and label maps of equal names in two folders."""
-    image_files = _scans_by_id(folder / images, ending, channel)
-    label_files = _scans_by_id(folder / labels, ending, "")
+    folder = reach.folder
+    for part in (images, labels):
+        if not (folder / part).is_dir():
+            raise DataError(f"{folder / part}: there is no such folder")
+    image_files = scans_by_case(folder / images, ending=ending)
+    label_files = by_id(list_scans(folder / labels), case_id_of, ending=ending)
     lone = sorted(label_files.keys() - image_files.keys())
     if lone or not label_files:
         found = f"label map {lone[0]} has no image of that name" if lone else "no label maps"
         raise DataError(f"{folder}: {found} in {images}/ and {labels}/; give both the same name")
-    people = _people(folder)
+    people = _people(reach)
     training = [
         {
             "id": case_id,
@@ -140,46 +189,27 @@ def _describe_plain(
     ]
     tests = {case_id: path for case_id, path in image_files.items() if case_id not in label_files}
     if images == "imagesTr" and (folder / "imagesTs").is_dir():
-        tests |= _scans_by_id(folder / "imagesTs", ending, channel)
+        tests |= scans_by_case(folder / "imagesTs", ending=ending)
     test = [
         {"id": case_id, "image": f"./{path.parent.name}/{path.name}"}
         for case_id, path in sorted(tests.items())
     ]
-    return described_as(folder.name, _label_names(folder), training, test)
+    return described_as(folder.name, _label_names(reach), training, test)
 
 
-def _scans_by_id(folder: Path, ending: str, channel: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    scans: dict[str, Path] = {}
-    for path in list_scans(folder):
-        case_id = case_id_of(path)
-        if not path.name.endswith(ending) or not case_id.endswith(channel):
-            found = re.search(r"_\d{4}$", case_id)
-            raise DataError(
-                f"{path}: expected names that end in {channel}{ending}"
-                + ("; only one channel can be read" if found and channel else "")
-            )
-        case_id = case_id.removesuffix(channel)
-        if case_id in scans:
-            raise DataError(f"case ids must differ: {scans[case_id]} and {path}; remove one")
-        scans[case_id] = path
-    return scans
-
-
-def _people(folder: Path) -> dict[str, str]:
+def _people(reach: Reach) -> dict[str, str]:
     """Case id to the first case id of the same person, from a split.json that says so."""
-    if not (folder / "split.json").is_file():
+    path = reach.folder / "split.json"
+    if not path.is_file():
         return {}
-    same_person = read_split(folder / "split.json").same_person
+    reach.check(path)
+    same_person = read_split(path).same_person
     return {case_id: group[0] for group in same_person for case_id in group}
 
 
-def _label_names(folder: Path) -> dict[str, str]:
-    """Label id to name from a label_names.csv: the first two columns, a header line is skipped."""
-    path = folder / "label_names.csv"
+def _label_names(reach: Reach) -> dict[str, str]:
+    path = reach.folder / "label_names.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if len(row) > 1]
-    return {row[0].strip(): row[1].strip() for row in rows if row[0].strip().isdecimal()}
+    reach.check(path)
+    return names_from_csv(path)

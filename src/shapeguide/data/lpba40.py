@@ -26,6 +26,7 @@ import numpy as np
 from shapeguide.data.air_transforms import read_air
 from shapeguide.data.description import described_as
 from shapeguide.data.nifti import read_grid
+from shapeguide.data.reach import Reach
 from shapeguide.data.scan_files import PAIR_HEADERS, list_scans
 from shapeguide.errors import DataError
 
@@ -75,7 +76,7 @@ def label_names() -> dict[str, str]:
     return names | {str(code): name for code, name in MIDLINE.items()}
 
 
-def describe_lpba40(folder: Path) -> dict[str, Any] | None:
+def describe_lpba40(reach: Reach) -> dict[str, Any] | None:
     """Description of an LPBA40 folder, or None if it is not one.
 
     For training are the skull-stripped scans of the delineation space; the native scans are then
@@ -83,11 +84,12 @@ def describe_lpba40(folder: Path) -> dict[str, Any] | None:
     space holds label maps only, the native scans are for training, with those label maps.
 
     Args:
-        folder: What holds `delineation_space` and `native_space`, or one of the two.
+        reach: Its folder holds `delineation_space` and `native_space`, or is one of the two.
 
     Raises:
         DataError: If a person has only one of image and label map, or a transform is unusable.
     """
+    folder = reach.folder
     chosen = folder.resolve().name
     inside = chosen in (DELINEATION, NATIVE) and bool(_people(folder))
     root = folder / ".." if inside else folder
@@ -96,7 +98,7 @@ def describe_lpba40(folder: Path) -> dict[str, Any] | None:
         return None
     stripped = any(_scan(person, "delineation.skullstripped") for person in delineated)
     if native and (chosen == NATIVE or (delineated and not stripped)):
-        training, test = _native_cases(root, native, delineated)
+        training, test = _native_cases(Reach(root, reach.allow_outside), native, delineated)
     else:
         training = [_delineated_case(root, person) for person in delineated]
         test = [] if chosen == DELINEATION else _unlabelled(root, native)
@@ -125,9 +127,10 @@ def _unlabelled(root: Path, native: list[Path]) -> list[dict[str, Any]]:
 
 
 def _native_cases(
-    root: Path, native: list[Path], delineated: list[Path]
+    reach: Reach, native: list[Path], delineated: list[Path]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Native scans with label maps of the delineation space, and those without."""
+    root = reach.folder
     label_maps = {person.name: _scan(person, LABELS) for person in delineated}
     lone = sorted({name for name, found in label_maps.items() if found} - {p.name for p in native})
     if lone:
@@ -145,15 +148,16 @@ def _native_cases(
             {
                 **_entry(root, person.name, image),
                 "label": _relative(root, label_map),
-                "label_to_image": _label_to_image(person, image, label_map),
+                "label_to_image": _label_to_image(reach, person, image, label_map),
             }
         )
     labelled = {entry["group"] for entry in training}
     return training, _unlabelled(root, [person for person in native if person.name not in labelled])
 
 
-def _label_to_image(person: Path, image: Path, label_map: Path) -> list[list[float]]:
+def _label_to_image(reach: Reach, person: Path, image: Path, label_map: Path) -> list[list[float]]:
     """Voxel index of the label map to voxel index of the native scan, (4, 4)."""
+    reach.check(image, label_map)
     shapes = tuple(
         read_grid(path, orientation=ORIENTATION).spatial_shape for path in (image, label_map)
     )
@@ -171,6 +175,7 @@ def _label_to_image(person: Path, image: Path, label_map: Path) -> list[list[flo
         )
         return [[float(value) for value in row] for row in np.eye(4)]
     # Applied to scans of the delineation space, it gives scans of the native space.
+    reach.check(path)
     transform = read_air(path)
     stated = (transform.standard_shape, transform.reslice_shape)
     if stated != shapes:

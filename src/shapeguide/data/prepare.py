@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from shapeguide.data.case import Case, naming
 from shapeguide.data.intensities import foreground_mask, normalise_intensities
+from shapeguide.data.label_ids import listed_ids
 from shapeguide.data.working_space import WorkingSpace, lengths_at
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.grid import Grid
@@ -101,8 +102,9 @@ def _label_map(case: Case, space: WorkingSpace, volume: Volume | None) -> Prepar
     if not classes.any():
         wanted = ", ".join(f"{item.name} {item.label_ids}" for item in case.structures)
         raise DataError(
-            f"{case.label_map}: no voxel belongs to a structure, expected {wanted}; "
-            "correct the label ids or leave the case out"
+            f"{case.label_map}: no voxel belongs to a structure, expected {wanted}; correct the "
+            "label ids or leave the case out; these are there:\n"
+            f"{listed_ids(case.read_stored_label_map(), {})}"
         )
     own = label_map.grid
     centre_mm = own.centre_mm

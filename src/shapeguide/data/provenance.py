@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shapeguide.data.splits import read_json
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.volume import Structure
+from shapeguide.storage.whole import read_json
 
 ORIGIN_FILE = "predictions.json"
 
@@ -23,7 +23,7 @@ def structures_in(folder: Path) -> tuple[Structure, ...]:
         return ()
     try:
         noted = read_origin(path)["structures"].items()
-        return tuple(Structure(str(name), tuple(map(int, ids))) for name, ids in noted)
+        return tuple(Structure(name, tuple(ids)) for name, ids in noted)
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise DataError(
             f"{path} is damaged ({error}); delete it and state the structures"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.storage.whole import read_json
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,6 @@ def read_split(path: Path, *, fold: int = 0) -> Split:
         raise DataError(f'{path}: "same_person" holds lists of case ids')
     groups = tuple(tuple(group) for group in same_person)
     return Split(tuple(content["train"]), tuple(test), groups)
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-        DataError: If it is missing or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a JSON file ({error}); correct or rewrite it") from error
 
 
 def groups_of(

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shapeguide.data.case import Case
+from shapeguide.data.case_ids import case_id_in_folder, scans_by_case
 from shapeguide.data.nifti import (
     read_label_map,
     read_volume,
     write_label_map,
     write_volume,
 )
-from shapeguide.data.scan_files import case_id_of, list_scans
+from shapeguide.data.scan_files import case_id_of
 from shapeguide.errors import DataError, ShapeguideError
 from shapeguide.geometry.volume import LabelMap, Volume
 from shapeguide.inference.prediction import (
@@ -229,5 +230,5 @@ def _cases_of(given: str | Path | Case, orientation: str | None) -> list[Case]:
     if isinstance(given, Case):
         return [given]
     path = Path(given)
-    scans = list_scans(path) if path.is_dir() else [path]
-    return [Case(case_id_of(scan), scan, orientation=orientation) for scan in scans]
+    scans = scans_by_case(path) if path.is_dir() else {case_id_in_folder(path): path}
+    return [Case(case_id, scan, orientation=orientation) for case_id, scan in scans.items()]

@@ -51,3 +51,11 @@ def shown(name: object) -> str:
     """A name as an error message may show it: quoted, what is not seen spelt out, cut if long."""
     text = ascii(name) if name_fault(name) else repr(name)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def shown_path(path: object) -> str:
+    """A path as an error message may show it: what is not seen spelt out, cut if long."""
+    text = str(path)
+    if not text.isprintable():
+        text = ascii(text)
+    return text if len(text) <= 300 else f"{text[:297]}..."

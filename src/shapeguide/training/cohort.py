@@ -48,11 +48,9 @@ def prepare(dataset: Dataset, settings: TrainSettings) -> Preparation:
     Raises:
         ConfigError: If there are no cases, no structures, or more held-out cases than there are.
     """
-    if len(dataset) == 0 or not dataset.structures:
-        raise ConfigError(
-            f"{dataset.name}: training needs cases and structures, "
-            f"found {len(dataset)} cases and {len(dataset.structures)} structures"
-        )
+    if len(dataset) == 0:
+        raise ConfigError(f"{dataset.name}: training needs cases, found none")
+    dataset.require_structures()
     unlabelled = [case.id for case in dataset if case.label_map is None]
     if unlabelled:
         raise ConfigError(

@@ -15,7 +15,6 @@ from pathlib import Path
 import pandas as pd
 
 from shapeguide.data.dataset import Dataset, check_apart
-from shapeguide.errors import ConfigError
 from shapeguide.studies.separation.cases import HeldOutMasks, cases_with_structures
 from shapeguide.studies.separation.cell import Bench, Measured, finished_cells, measure_cell
 from shapeguide.studies.separation.design import Cell, Table1Design
@@ -85,8 +84,5 @@ def table1(
 
 
 def _check_sides(train: Dataset, test: Dataset) -> None:
-    if not train.structures:
-        raise ConfigError(
-            f"{train.name}: no structures are chosen; name them, as in hippocampus=1,2"
-        )
+    train.require_structures()
     check_apart(train, test)

@@ -8,7 +8,7 @@ from typing import Any
 
 from shapeguide.data.dataset import Dataset, check_apart
 from shapeguide.data.preprocess import choose_working_space
-from shapeguide.errors import ConfigError, DataError
+from shapeguide.errors import DataError
 from shapeguide.models.segmenter import SEGMENTERS, divisor_of
 from shapeguide.studies.systems.design import Table2Design
 from shapeguide.studies.systems.experiment import Experiment
@@ -59,8 +59,7 @@ def set_up(
 
 
 def _in_one_space(train: Dataset, settings: TrainSettings) -> TrainSettings:
-    if not train.structures:
-        raise ConfigError(f"{train.name}: no structures are chosen; name them, as in name=1,2")
+    train.require_structures()
     data = settings.data
     space = choose_working_space(
         train,

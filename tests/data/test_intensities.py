@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -87,3 +89,36 @@ def test_the_input_is_left_alone() -> None:
     before = data.copy()
     normalise_intensities(data, "foreground")
     assert np.array_equal(data, before)
+
+
+@pytest.mark.parametrize("method", ["volume", "foreground"])
+@pytest.mark.parametrize("scale", [1.4e-45, 1e-40, 1e-20, 1e20, 3.4e38])
+def test_a_scale_at_the_ends_of_float32_gives_finite_values(method: Any, scale: float) -> None:
+    """0 and 1e-45 were divided by a deviation that float32 rounds to 0."""
+    data = np.zeros((4, 4, 4), dtype=np.float32)
+    data[:2] = scale
+    assert set(np.unique(normalise_intensities(data, method))) == {-1, 1}
+
+
+def test_both_ends_of_float32_in_one_image_give_finite_values() -> None:
+    data = np.zeros((4, 4, 4), dtype=np.float32)
+    data[:2], data[2, 0, 0], data[3] = -3.4e38, 1e-45, 3.4e38
+    for method in ("volume", "foreground"):
+        with np.errstate(all="raise", under="ignore"):
+            normalised = normalise_intensities(data, method)
+        assert np.isfinite(normalised).all()
+        assert 0.5 < normalised.std() < 1.5
+
+
+def test_a_scale_by_a_power_of_two_changes_no_bit() -> None:
+    for factor in (2.0**-100, 2.0**90):
+        scaled = normalise_intensities(head() * np.float32(factor), "foreground")
+        assert np.array_equal(scaled, normalise_intensities(head(), "foreground"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite_are_refused(value: float) -> None:
+    data = head()
+    data[0, 0, 0] = value
+    with pytest.raises(DataError, match="NaN or infinite"):
+        normalise_intensities(data, "foreground")

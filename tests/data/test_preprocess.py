@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from shapeguide.data.preprocess import (
     prepare_label_map,
     prepare_volume,
 )
-from shapeguide.errors import ConfigError, DataError
+from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
@@ -90,6 +91,30 @@ def test_a_shape_that_the_network_cannot_halve_is_refused(tmp_path: Path) -> Non
         choose_working_space([case], spacing_mm=(1, 0.5, np.inf), spatial_shape=(16, 16, 16))
     with pytest.raises(DataError, match="found none"):
         choose_working_space([])
+
+
+def test_a_case_that_needs_gigabytes_to_be_held_whole_is_named(tmp_path: Path) -> None:
+    cases = [
+        write_case(tmp_path, (10, 12, 14), affine=np.diag([step, step, step, 1]), case_id=case_id)
+        for case_id, step in (("a", 1), ("b", 60), ("c", 1))
+    ]
+    with pytest.raises(GeometryError, match=r"^b: .*would become \(600, 720, 840\) working voxels"):
+        choose_working_space(cases)
+    with pytest.raises(ConfigError, match=r"at most 134,217,728 voxels .*; state a smaller shape"):
+        WorkingSpace(ONE_MM, (1024, 1024, 1024))
+    with pytest.raises(ConfigError, match="spacing must be positive"):
+        choose_working_space(cases, spacing_mm=(0, 1, 1))
+
+
+def test_a_scan_of_huge_voxels_is_refused_before_memory_is_taken() -> None:
+    noise = np.random.default_rng(0).normal(size=(29, 29, 29)).astype(np.float32)
+    volume = Volume(noise, Grid((29, 29, 29), np.diag([30.0, 30.0, 30.0, 1.0])))
+    tracemalloc.start()
+    with pytest.raises(GeometryError, match=r"\(870, 870, 870\) working voxels"):
+        prepare_volume(volume, WorkingSpace(ONE_MM, (16, 16, 16)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 2**20
 
 
 def test_a_prepared_case_has_the_working_shape_and_keeps_its_labels(tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ def test_affine_of_a_grid_cannot_be_changed() -> None:
         (np.diag([1.0, np.nan, 1.0, 1.0]), "not finite"),
         (np.diag([1.0, 0.0, 1.0, 1.0]), "spacing must be positive"),
         (np.diag([1.0, 1.0, 1.0, 2.0]), "last row"),
+        (np.diag([1.0, 1e25, 1.0, 1.0]), r"4e\+25 mm from the origin"),
+        (np.diag([1.0, 1e308, 1e308, 1.0]), "from the origin"),
+        (np.eye(4) + np.eye(4, k=3) * 2e6, "at most 1e\\+06 mm are believed"),
         (
             np.array([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
             "singular.*qform",

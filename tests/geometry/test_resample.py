@@ -283,3 +283,33 @@ def test_a_structure_outside_the_crop_leaves_nothing() -> None:
     assert not resample_label_map(
         LabelMap(data, grid_of((12, 12, 12))), grid_of((4, 4, 4))
     ).data.any()
+
+
+def test_a_working_grid_of_gigabytes_is_refused_before_it_is_made() -> None:
+    coarse = grid_of((25, 25, 25), (30.0, 30.0, 30.0))
+    with pytest.raises(GeometryError) as caught:
+        working_grid(coarse, (1.0, 1.0, 1.0), (750, 750, 750), coarse.centre_mm)
+    message = str(caught.value)
+    assert "(25, 25, 25) voxels of (30.0, 30.0, 30.0) mm would become (750, 750, 750)" in message
+    assert "at most 134,217,728 (512 x 512 x 512)" in message
+    assert "crop the scan" in message
+    assert working_grid(coarse, (2.0, 2.0, 2.0), (512, 512, 512), (0, 0, 0)).spacing_mm == (2, 2, 2)
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["parallel", "oblique"])
+def test_a_grid_a_hundred_times_as_coarse_is_a_mistake_in_units(turned: bool) -> None:
+    fine = grid_of((8, 8, 8), (0.005, 0.005, 0.005))
+    affine = np.eye(4)
+    affine[:3, :3] = rotation((0, 0, 30)) if turned else np.eye(3)
+    coarse = Grid((8, 8, 8), affine)
+    with pytest.raises(GeometryError, match=r"0\.005 x 0\.005 x 0\.005 mm .* 200 times as wide"):
+        resample_volume(Volume(np.ones((8, 8, 8), np.float32), fine), coarse)
+    with pytest.raises(GeometryError, match="200 times as wide"):
+        resample_label_map(LabelMap(np.ones((8, 8, 8), np.uint8), fine), coarse)
+
+
+def test_an_axis_whose_matrix_would_take_gigabytes_is_refused() -> None:
+    line = grid_of((30_000, 1, 1))
+    finer = grid_of((30_000, 1, 1), (0.9, 1.0, 1.0))
+    with pytest.raises(GeometryError, match="30000 voxels is not resampled to 30000"):
+        resample_volume(Volume(np.ones((30_000, 1, 1), np.float32), line), finer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import frexp, isfinite
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,9 @@ from shapeguide.vocabulary import Normalisation
 
 BACKGROUND_SHARE = 0.01
 CLIP_PERCENTILES = (0.5, 99.5)
+LARGEST_EXPONENT = 126
+"""Powers of two up to this one, and their inverses, are float32 numbers of full precision."""
+SMALLEST_DEVIATION = float(np.finfo(np.float32).tiny)
 
 
 def foreground_mask(data: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -33,26 +38,36 @@ def normalise_intensities(data: NDArray[np.float32], method: Normalisation) -> N
             0.5 and 99.5 percentiles; the background keeps its own value.
 
     Returns:
-        Same shape, float32.
+        Same shape, float32; always finite.
 
     Raises:
-        DataError: If the volume is constant.
+        DataError: If the volume is constant, varies too little for float32, or holds NaN or
+            infinite voxels.
     """
-    values = data.astype(np.float32)
+    lowest, highest = float(data.min()), float(data.max())
+    if not (isfinite(lowest) and isfinite(highest)):
+        raise DataError(
+            "the image holds voxels that are NaN or infinite; set them, for instance with "
+            "numpy.nan_to_num"
+        )
+    # A power of two changes no digit, and what follows neither overflows nor vanishes.
+    exponent = frexp(max(-lowest, highest))[1]
+    exponent = min(max(exponent, -LARGEST_EXPONENT), LARGEST_EXPONENT)
+    values: NDArray[np.float32] = data.astype(np.float32) * np.float32(2.0**-exponent)
     chosen: NDArray[np.float32] = values.ravel()
     if method == "foreground":
         foreground = foreground_mask(values)
         clipped = _clipped(values[foreground])
         if _varies(clipped):
             values[foreground] = chosen = clipped
-    if not _varies(chosen):
-        raise DataError(
-            f"the image is constant: every voxel is {values.flat[0]:g}; export it again, or leave "
-            "the case out"
-        )
     # float64 sums: a mean over millions of float32 values loses digits.
     mean = chosen.mean(dtype=np.float64)
     deviation = chosen.std(dtype=np.float64)
+    if not _varies(chosen) or deviation < SMALLEST_DEVIATION:
+        found = (
+            f"every voxel is {lowest:g}" if lowest == highest else "its foreground hardly varies"
+        )
+        raise DataError(f"the image is constant: {found}; export it again, or leave the case out")
     values -= np.float32(mean)
     values /= np.float32(deviation)
     return values

@@ -50,10 +50,11 @@ def prepare_volume(volume: Volume, space: WorkingSpace) -> Volume:
     the whole volume, as `prepare_case` does before it crops.
 
     Raises:
-        DataError: If the volume is constant.
+        DataError: If the volume is constant, or its voxels are not finite.
+        GeometryError: If the result would have more than 512^3 voxels.
     """
     whole = lengths_at(ras_grid(volume.grid), space.spacing_mm)
-    i, j, k = np.maximum(whole, space.spatial_shape).tolist()
+    i, j, k = map(max, whole, space.spatial_shape)
     grid = working_grid(volume.grid, space.spacing_mm, (i, j, k), volume.grid.centre_mm)
     return resample_volume(_normalised(volume, space), grid)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf, prod
 
 import numpy as np
 
-from shapeguide.data.case import Case
+from shapeguide.data.case import Case, naming
 from shapeguide.errors import ConfigError, DataError
-from shapeguide.geometry.grid import Grid
-from shapeguide.geometry.resample import ras_grid
+from shapeguide.geometry.grid import SMALLEST_SPACING_MM, Grid
+from shapeguide.geometry.resample import LARGEST_WORKING_VOXELS, check_working_shape, ras_grid
 from shapeguide.vocabulary import Centre, Normalisation
 
 ROUNDING_VOXELS = 1e-2
@@ -23,7 +23,7 @@ class WorkingSpace:
     """What every case is brought to; axes run to right, anterior, superior.
 
     Raises:
-        ConfigError: If a spacing or length is not positive.
+        ConfigError: If a spacing or length is not positive, or there are more than 512^3 voxels.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -37,6 +37,12 @@ class WorkingSpace:
         lengths = np.array([*self.spacing_mm, *self.spatial_shape], dtype=np.float64)
         if lengths.shape != (6,) or not np.isfinite(lengths).all() or lengths.min() <= 0:
             raise ConfigError(f"a working space needs three positive lengths each, found {self}")
+        if prod(self.spatial_shape) > LARGEST_WORKING_VOXELS:
+            raise ConfigError(
+                f"a working space has at most {LARGEST_WORKING_VOXELS:,} voxels (512 x 512 x 512), "
+                f"found the spatial shape {self.spatial_shape}; state a smaller shape or a coarser "
+                "spacing"
+            )
 
 
 def choose_working_space(
@@ -63,7 +69,9 @@ def choose_working_space(
         ConfigError: If a stated shape is not a multiple of the divisor, or lengths are not
             positive.
         DataError: If there are no cases, or a header cannot be read.
+        GeometryError: If one case needs more than 512^3 voxels to be held whole.
     """
+    cases = list(cases)
     grids = [ras_grid(case.read_grid()) for case in cases]
     if not grids:
         raise DataError("a working space is chosen from the headers of cases, found none")
@@ -71,8 +79,13 @@ def choose_working_space(
         median = np.median([grid.spacing_mm for grid in grids], axis=0)
         spacing_mm = [round(float(step), 6) for step in median]
     if spatial_shape is None:
-        largest = np.max([lengths_at(grid, spacing_mm) for grid in grids], axis=0)
-        spatial_shape = [ceil(length / divisor) * divisor for length in largest.tolist()]
+        needed = [lengths_at(grid, spacing_mm) for grid in grids]
+        for case, grid, lengths in zip(cases, grids, needed, strict=True):
+            with naming(case.id):
+                check_working_shape(lengths, spacing_mm, grid)
+        spatial_shape = [
+            ceil(max(along) / divisor) * divisor for along in zip(*needed, strict=True)
+        ]
     elif any(length % divisor for length in spatial_shape):
         raise ConfigError(
             f"spatial shape {tuple(spatial_shape)}: each length must be a multiple of {divisor}, "
@@ -89,7 +102,13 @@ def choose_working_space(
 
 
 def lengths_at(grid: Grid, spacing_mm: Sequence[float]) -> tuple[int, int, int]:
-    """Voxels of this spacing that it takes to hold a grid with RAS-ordered axes."""
+    """Voxels of this spacing that it takes to hold a grid with RAS-ordered axes.
+
+    Raises:
+        ConfigError: If a spacing is not positive.
+    """
+    if not all(SMALLEST_SPACING_MM <= step < inf for step in spacing_mm):
+        raise ConfigError(f"working spacing must be positive, found {tuple(spacing_mm)} mm")
     i, j, k = (
         max(1, ceil(length * own / wanted - ROUNDING_VOXELS))
         for length, own, wanted in zip(grid.spatial_shape, grid.spacing_mm, spacing_mm, strict=True)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from shapeguide.errors import GeometryError
 
 SMALLEST_SPACING_MM = 1e-6
+LARGEST_POSITION_MM = 1e6
+"""A voxel further than a kilometre from the origin of the world is not believed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +20,8 @@ class Grid:
     """Regular voxel grid placed in world space (mm, RAS+).
 
     Raises:
-        GeometryError: If the shape is not three positive numbers, or the affine is not a finite,
-            invertible (4, 4) matrix with last row (0, 0, 0, 1).
+        GeometryError: If the shape is not three positive numbers, the affine is not a finite,
+            invertible (4, 4) matrix with last row (0, 0, 0, 1), or voxels lie absurdly far away.
     """
 
     spatial_shape: tuple[int, int, int]
@@ -31,7 +33,7 @@ class Grid:
         if len(shape) != 3 or min(shape) < 1:
             raise GeometryError(f"a grid needs three positive lengths, found {self.spatial_shape}")
         affine = np.array(self.affine, dtype=np.float64)
-        _check_affine(affine)
+        _check_affine(affine, shape)
         affine.setflags(write=False)
         object.__setattr__(self, "spatial_shape", shape)
         object.__setattr__(self, "affine", affine)
@@ -80,13 +82,20 @@ class Grid:
         return f"Grid(spatial_shape={self.spatial_shape}, affine={rows})"
 
 
-def _check_affine(affine: NDArray[np.float64]) -> None:
+def _check_affine(affine: NDArray[np.float64], shape: tuple[int, ...]) -> None:
     if affine.shape != (4, 4):
         raise GeometryError(f"an affine has shape (4, 4), found {affine.shape}")
     if not np.isfinite(affine).all():
         raise GeometryError(f"the affine holds values that are not finite:\n{affine}")
     if not np.allclose(affine[3], (0, 0, 0, 1)):
         raise GeometryError(f"the last row of an affine is 0 0 0 1, found {affine[3]}")
+    with np.errstate(over="ignore"):
+        reach_mm = float((np.abs(affine[:3]) @ np.array([*shape, 1], dtype=np.float64)).max())
+    if reach_mm > LARGEST_POSITION_MM:
+        raise GeometryError(
+            f"voxels lie up to {reach_mm:g} mm from the origin of the world, and at most "
+            f"{LARGEST_POSITION_MM:g} mm are believed; correct the affine:\n{affine}"
+        )
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing_mm.min() < SMALLEST_SPACING_MM:
         raise GeometryError(f"voxel spacing must be positive, found {spacing_mm} mm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
+from math import prod
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -16,6 +17,8 @@ from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.sampling import index_map, sample
 from shapeguide.geometry.volume import LabelMap, Volume
 
+LARGEST_WORKING_VOXELS = 512**3
+"""Half a GiB for each channel. A working grid of more voxels is refused before it takes memory."""
 SAME_SPACING = 1e-3
 """Relative difference below which two spacings count as equal."""
 TIE_SHIFT_VOXELS = 1e-3
@@ -76,10 +79,12 @@ def working_grid(
         centre_mm: World position of the middle of the new grid, shape (3,).
 
     Raises:
-        GeometryError: If a length or spacing is not positive.
+        GeometryError: If a length or spacing is not positive, or there would be more than 512^3
+            voxels.
     """
     if min(spacing_mm) <= 0:
         raise GeometryError(f"working spacing must be positive, found {tuple(spacing_mm)} mm")
+    check_working_shape(spatial_shape, spacing_mm, grid)
     ordered = ras_grid(grid)
     own_spacing_mm = np.array(ordered.spacing_mm)
     affine = ordered.affine.copy()
@@ -91,6 +96,29 @@ def working_grid(
     snapped = np.where(same, np.floor(first + 0.5 + 1e-6), first)
     affine[:3, 3] = ordered.to_world(snapped)
     return Grid(spatial_shape, affine)
+
+
+def check_working_shape(
+    spatial_shape: Sequence[int], spacing_mm: Sequence[float], grid: Grid
+) -> None:
+    """Refuse a working grid that would take gigabytes.
+
+    Args:
+        spatial_shape: Shape of the working grid.
+        spacing_mm: Its spacing, for the message.
+        grid: Grid of the input, for the message.
+
+    Raises:
+        GeometryError: If it has more than 512^3 voxels.
+    """
+    if prod(spatial_shape) > LARGEST_WORKING_VOXELS:
+        own_mm = tuple(float(f"{step:.4g}") for step in grid.spacing_mm)
+        raise GeometryError(
+            f"{grid.spatial_shape} voxels of {own_mm} mm would become {tuple(spatial_shape)} "
+            f"working voxels of {tuple(spacing_mm)} mm, and at most {LARGEST_WORKING_VOXELS:,} "
+            "(512 x 512 x 512) are worked on; correct the voxel size that the header states, crop "
+            "the scan, or train with a coarser spacing"
+        )
 
 
 def resample_volume(volume: Volume, grid: Grid, *, outside: float | None = None) -> Volume:

@@ -8,16 +8,34 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from shapeguide.errors import GeometryError
 from shapeguide.geometry.grid import Grid
 
+LARGEST_RATIO = 100
+"""How many source voxels a target voxel may be wide: beyond it the units of one grid are wrong."""
+LARGEST_WEIGHTS = 2**24
+"""Entries of the matrix that reads one axis, its two lengths multiplied: 4096 from 4096 voxels."""
 PARALLEL_TOLERANCE_VOXELS = 1e-3
 EDGE_TOLERANCE_VOXELS = 1e-6
 BOX_DEVIATION = 12**-0.5  # standard deviation of a box of width 1
 
 
 def index_map(source: Grid, target: Grid) -> NDArray[np.float64]:
-    """Voxel index of `target` to (fractional) voxel index of `source`, shape (4, 4)."""
-    return np.linalg.solve(source.affine, target.affine).astype(np.float64)
+    """Voxel index of `target` to (fractional) voxel index of `source`, shape (4, 4).
+
+    Raises:
+        GeometryError: If a voxel of the target is more than a hundred voxels of the source wide,
+            for which neither time nor memory would do.
+    """
+    mapping = np.linalg.solve(source.affine, target.affine).astype(np.float64)
+    widest = float(np.linalg.norm(mapping[:3, :3], axis=1).max())
+    if widest > LARGEST_RATIO:
+        raise GeometryError(
+            f"voxels of {_millimetres(source)} mm cannot be brought to voxels of "
+            f"{_millimetres(target)} mm, {widest:.0f} times as wide, and at most {LARGEST_RATIO} "
+            "times is done; correct the voxel size that one of the two states"
+        )
+    return mapping
 
 
 def sample(
@@ -42,6 +60,10 @@ def sample(
     Returns:
         Shape `spatial_shape`, float32; a target that only crops, pads, swaps or flips axes gets
         exact copies.
+
+    Raises:
+        GeometryError: If an axis is so long in both that reading one from the other would take
+            gigabytes.
     """
     data = data.astype(np.float32, copy=False)
     readings = _parallel_readings(mapping, data.shape, spatial_shape)
@@ -92,6 +114,11 @@ def _axis_reading(
     source_axis: int, start: float, step: float, count: int, source_shape: tuple[int, ...]
 ) -> _AxisReading:
     length = source_shape[source_axis]
+    if length * count > LARGEST_WEIGHTS:
+        raise GeometryError(
+            f"an axis of {length} voxels is not resampled to {count}: at most "
+            f"{LARGEST_WEIGHTS**0.5:.0f} from as many; crop the scan or use a coarser spacing"
+        )
     positions = start + step * np.arange(count)
     edge = 0.5 + EDGE_TOLERANCE_VOXELS
     inside = (positions >= -edge) & (positions <= length - 1 + edge)
@@ -107,6 +134,10 @@ def _axis_reading(
     weights[~inside] = 0
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), EDGE_TOLERANCE_VOXELS)
     return _AxisReading(source_axis, weights.astype(np.float32), inside)
+
+
+def _millimetres(grid: Grid) -> str:
+    return " x ".join(f"{step:g}" for step in grid.spacing_mm)
 
 
 def _read_axis(data: NDArray[np.float32], reading: _AxisReading, axis: int) -> NDArray[np.float32]:

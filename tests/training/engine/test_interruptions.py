@@ -112,6 +112,7 @@ def test_interrupted_run_saves_where_it_is_and_resumes(
     output, _ = process.communicate()
     assert process.returncode != 0
     assert "KeyboardInterrupt" in output
+    assert "finishing iteration" in output
     assert 6 <= iterations_done(out) < 60
     assert start(description, out).wait() == 0
     assert same_weights(out, undisturbed)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from shapeguide.errors import CheckpointError
-from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE, TrainingState, load_checkpoint
+from shapeguide.training.engine.checkpoint import (
+    CHECKPOINT_FILE,
+    TrainingState,
+    load_checkpoint,
+    read_tensors,
+    write_tensors,
+)
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.loop import (
     LoopPlan,
@@ -44,6 +54,16 @@ def state() -> TrainingState:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     return TrainingState(network, torch.optim.Adam(network.parameters()))
+
+
+def train(live: TrainingState, plan: LoopPlan, task: LoopTask, folder: Path) -> None:
+    train_loop(live, plan, task, run_dir=folder, fabric=Fabric(accelerator="cpu", devices=1))
+
+
+def saved_iteration(folder: Path) -> int:
+    """Iteration of the checkpoint; 0 without one."""
+    path = folder / CHECKPOINT_FILE
+    return json.loads(read_tensors(path)[1]["progress"])["iteration"] if path.is_file() else 0
 
 
 def run(
@@ -130,7 +150,7 @@ def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     network = nn.Linear(5, 5)
     other = TrainingState(network, torch.optim.Adam(network.parameters()))
     plan = LoopPlan("test", 40, cosine_decay(0.1, 40), 7, progress=False)
-    with pytest.raises(CheckpointError, match="not a checkpoint of this training"):
+    with pytest.raises(CheckpointError, match="no checkpoint of this training"):
         train_loop(
             other,
             plan,
@@ -138,6 +158,157 @@ def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
             run_dir=tmp_path,
             fabric=Fabric(accelerator="cpu", devices=1),
         )
+
+
+@pytest.mark.parametrize(
+    ("rate", "rates"),
+    [
+        (lambda n: 0.1 * (n + 1), [0.1, 0.2, 0.3, 0.4]),
+        # Half a cosine from 2 to a hundredth of it: 2 * (0.01 + 0.99 * (1 + cos(pi n / 4)) / 2).
+        (cosine_decay(2.0, 4), [2.0, 1.71003571, 1.01, 0.30996429]),
+    ],
+)
+def test_each_iteration_steps_at_its_own_learning_rate(
+    tmp_path: Path, rate: Callable[[int], float], rates: list[float]
+) -> None:
+    """Plain descent on the sum of the weights moves each of them by exactly the learning rate."""
+    network = nn.Linear(1, 1, bias=False)
+    live = TrainingState(network, torch.optim.SGD(network.parameters(), lr=77.0))
+    before: list[float] = []
+
+    def step(batch: Tensor, iteration: int) -> Terms:
+        before.append(network.weight.item())
+        return Terms(network.weight.sum())
+
+    train(live, LoopPlan("test", 4, rate, 7, progress=False), LoopTask(Numbers(), step), tmp_path)
+    after = [*before[1:], network.weight.item()]
+    moved = [start - end for start, end in zip(before, after, strict=True)]
+    assert moved == pytest.approx(rates, rel=1e-5)
+    assert read_log(tmp_path / LOG_FILE)[-1]["learning_rate"] == pytest.approx(rates[-1])
+
+
+def test_a_resumed_training_goes_on_at_the_rate_of_its_iteration(tmp_path: Path) -> None:
+    used: list[float] = []
+
+    def attempt(*, fail_at: int | None) -> None:
+        live = state()
+
+        def step(batch: Tensor, iteration: int) -> Terms:
+            used.append(live.optimizer.param_groups[0]["lr"])
+            if iteration == fail_at:
+                raise KilledError
+            return Terms(live.network(batch).square().mean())
+
+        plan = LoopPlan("test", 10, lambda n: n + 1.0, 4, progress=False)
+        train(live, plan, LoopTask(Numbers(), step), tmp_path)
+
+    with pytest.raises(KilledError):
+        attempt(fail_at=6)
+    attempt(fail_at=None)
+    assert used == [1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8, 9, 10]
+
+
+def interrupted(folder: Path, *, at: int, times: int) -> None:
+    """Train, and press Ctrl-C so many times during an iteration."""
+    live = state()
+
+    def step(batch: Tensor, iteration: int) -> Terms:
+        for _ in range(times if iteration == at else 0):
+            signal.raise_signal(signal.SIGINT)
+        return Terms((live.network(batch) - 1).square().mean())
+
+    plan = LoopPlan("test", 30, cosine_decay(0.1, 30), 7, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(live, plan, LoopTask(Numbers(), step), folder)
+
+
+def test_ctrl_c_says_at_once_what_will_happen_and_then_saves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted(tmp_path, at=9, times=1)
+    assert caplog.messages == [
+        "stopping: finishing iteration 10 of the test, then saving; again to stop at once and "
+        "lose what was done since iteration 7"
+    ]
+    assert saved_iteration(tmp_path) == 10
+
+
+def test_a_second_ctrl_c_stops_at_once_without_saving(tmp_path: Path) -> None:
+    interrupted(tmp_path, at=9, times=2)
+    assert saved_iteration(tmp_path) == 7
+
+
+def test_a_checkpoint_is_saved_when_the_last_one_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, live = [0.0], state()
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("shapeguide.training.engine.loop.time", clock)
+    seen: list[int] = []
+
+    def step(batch: Tensor, iteration: int) -> Terms:
+        now[0] += 76.0
+        seen.append(saved_iteration(tmp_path))
+        return Terms(live.network(batch).square().mean())
+
+    plan = LoopPlan("test", 12, lambda _: 0.1, 50, checkpoint_seconds=300.0, progress=False)
+    train(live, plan, LoopTask(Numbers(), step), tmp_path)
+    assert seen == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"progress": '{"iteration": 1000000, "best_score": null, "best_iteration": null}'},
+            "1000000",
+        ),
+        ({"progress": '{"iteration": -1, "best_score": null, "best_iteration": null}'}, "-1"),
+        ({"progress": '{"iteration": true, "best_score": null, "best_iteration": null}'}, "True"),
+        ({"progress": '{"iteration": ' + "9" * 5000 + "}"}, "its progress"),
+        ({"progress": "[" * 100_000}, "its progress"),
+        ({"progress": "7"}, "no object"),
+        ({"progress": '{"iteration": 7, "best_score": "x", "best_iteration": 7}'}, "best score"),
+        ({"progress": '{"iteration": 7, "best_score": 1, "best_iteration": 8}'}, "best iteration"),
+        ({"progress": '{"iteration": 14, "best_score": null, "best_iteration": null}'}, "checksum"),
+        ({"checksum": "0"}, "checksum"),
+        ({}, "progress"),
+    ],
+)
+def test_a_checkpoint_that_claims_what_cannot_be_is_refused(
+    tmp_path: Path, content: dict[str, str], message: str
+) -> None:
+    run(tmp_path, iterations=7)
+    path = tmp_path / CHECKPOINT_FILE
+    tensors, metadata = read_tensors(path)
+    write_tensors(tensors, path, metadata={**metadata, **content} if content else {})
+    with pytest.raises(CheckpointError, match=message):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["optimizer.first.exp_avg", "optimizer.99.step", "evil", "..", ""])
+def test_a_checkpoint_with_a_foreign_tensor_is_refused(tmp_path: Path, name: str) -> None:
+    run(tmp_path, iterations=7)
+    path = tmp_path / CHECKPOINT_FILE
+    tensors, metadata = read_tensors(path)
+    write_tensors({**tensors, name: torch.ones(1)}, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match="start again"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"5\n", b'{"step": 1}\n', b'{"iteration": ' + b"9" * 5000 + b"}\n", b"\xff\xfe\n", b'{"it'],
+)
+def test_a_damaged_log_stops_no_training(tmp_path: Path, line: bytes) -> None:
+    run(tmp_path, iterations=20)
+    whole = (tmp_path / LOG_FILE).read_bytes()
+    (tmp_path / LOG_FILE).write_bytes(line + whole + line)
+    (tmp_path / CHECKPOINT_FILE).unlink()
+    run(tmp_path / "undisturbed", iterations=30)
+    run(tmp_path, iterations=30)
+    logs = [read_log(folder / LOG_FILE) for folder in (tmp_path, tmp_path / "undisturbed")]
+    assert logs[0] == logs[1]
 
 
 def test_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from shapeguide.storage.whole import write_text
+from shapeguide.errors import CheckpointError, DataError, reason
+from shapeguide.storage.whole import parse_json, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -30,18 +31,31 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
     Args:
         folder: The run folder.
         done: Iterations done before this start.
+
+    Raises:
+        CheckpointError: If it cannot be written.
     """
 
     def __init__(self, folder: Path, *, done: int) -> None:
         self.path = folder / LOG_FILE
         kept = [row for row in read_log(self.path) if row["iteration"] <= done]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._board = _open_board(folder / TENSORBOARD_FOLDER, done)
+        try:
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            self._board = _open_board(folder / TENSORBOARD_FOLDER, done)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
 
     def write(self, iteration: int, figures: Mapping[str, float]) -> None:
-        """Add the figures of an iteration."""
-        with self.path.open("a", encoding="utf-8") as opened:
-            opened.write(json.dumps({"iteration": iteration, **figures}) + "\n")
+        """Add the figures of an iteration.
+
+        Raises:
+            CheckpointError: If they cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8", newline="\n") as opened:
+                opened.write(json.dumps({"iteration": iteration, **figures}) + "\n")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
         for name, value in figures.items():
             self._board.add_scalar(name, value, iteration)
 
@@ -55,19 +69,46 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Rows of a log file in order; none without the file. A last line cut by a kill is dropped."""
-    if not path.is_file():
+    """Rows of a log file in order; none without the file.
+
+    Lines that are cut by a kill or otherwise damaged are dropped, with a warning: nothing but
+    pictures is made of a log.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            logger.warning("%s: dropped an incomplete line", path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {reason(error)}; move it away") from error
+    lines = text.splitlines()
+    rows = [row for row in map(_row, lines) if row is not None]
+    if len(rows) < len(lines):
+        logger.warning("%s: dropped %d damaged lines", path, len(lines) - len(rows))
     return rows
+
+
+def _row(line: str) -> dict[str, float] | None:
+    """The figures of a line; None unless it is an object of numbers with an iteration."""
+    try:
+        row = parse_json(line, "a line")
+    except DataError:
+        return None
+    if not isinstance(row, dict) or type(row.get("iteration")) is not int:
+        return None
+    return row if all(type(value) in (int, float) for value in row.values()) else None
 
 
 def _open_board(folder: Path, done: int) -> SummaryWriter:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+
+
+def _cannot_write(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"cannot write {error.filename or path}: {reason(error)}; make room or permission, then "
+        "run the same command again to resume"
+    )

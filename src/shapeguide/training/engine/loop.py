@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +14,6 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from shapeguide.cells import stop_request
 from shapeguide.errors import ShapeguideError
 from shapeguide.progress import ProgressBar
 from shapeguide.training.engine.checkpoint import (
@@ -26,6 +22,7 @@ from shapeguide.training.engine.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from shapeguide.training.engine.interruption import stop_requests
 from shapeguide.training.engine.log import TrainingLog
 from shapeguide.training.settings.groups import MachineSettings
 
@@ -73,6 +70,9 @@ class LoopPlan:
     learning_rate: Callable[[int], float]
     """Learning rate of an iteration, counted from 0."""
     checkpoint_every: int
+    """Iterations between two checkpoints."""
+    checkpoint_seconds: float = math.inf
+    """Seconds after which one is saved anyway, at the end of an iteration."""
     validate_every: int = 0
     """0 never validates."""
     num_workers: int = 0
@@ -96,6 +96,7 @@ class LoopPlan:
             iterations=iterations,
             learning_rate=cosine_decay(peak, iterations) if decays else lambda _: peak,
             checkpoint_every=machine.checkpoint_every,
+            checkpoint_seconds=60 * machine.checkpoint_minutes,
             validate_every=validate_every,
             num_workers=machine.num_workers,
             progress=progress,
@@ -129,7 +130,8 @@ def train_loop(
 
     Randomness belongs to the batch and the step, which draw it from the seed and the iteration
     number; so a resumed training does exactly what an undisturbed one would have done. Ctrl-C and
-    SIGTERM end the current iteration, save, and then raise KeyboardInterrupt.
+    SIGTERM end the current iteration, save, and then raise KeyboardInterrupt; a second one raises
+    it at once.
 
     Args:
         state: Network and optimizer, set up by `fabric`; changed in place.
@@ -144,74 +146,41 @@ def train_loop(
     """
     checkpoint = run_dir / CHECKPOINT_FILE
     if checkpoint.is_file():
-        load_checkpoint(state, checkpoint)
+        load_checkpoint(state, checkpoint, iterations=plan.iterations)
     start = state.iteration
-    means = _Means()
     with (
         TrainingLog(run_dir, done=start) as log,
         ProgressBar(plan.title, total=plan.iterations, done=start, shown=plan.progress) as bar,
-        _stop_requests() as stop,
     ):
-        for iteration, batch in _batches(task.batches, plan, start, fabric):
-            means.add(_one_step(state, plan, task, (iteration, batch), fabric))
-            state.iteration = done = iteration + 1
-            last = done == plan.iterations
-            if done % LOG_EVERY == 0 or last:
-                figures = means.take()
-                _check_finite(figures, plan.title, done)
-                log.write(done, figures | {"learning_rate": plan.learning_rate(iteration)})
-                bar.update(done, figures)
-            bar.update(done)
-            if plan.validate_every and (done % plan.validate_every == 0 or last):
-                _validate(state, task, log)
-            if done in task.milestones:
-                # Whoever goes on from here finds a best of its own.
-                start_anew = replace(state, best_score=None, best_iteration=None)
-                _save(start_anew, task.milestones[done], plan.title)
-            if done % plan.checkpoint_every == 0 or last or stop.is_set():
-                _save(state, checkpoint, plan.title)
-            if stop.is_set() and not last:
-                raise KeyboardInterrupt
+        keeper = _Keeper(state, plan.title, checkpoint)
+        reporter = _Reporter(plan, log, bar)
+        with stop_requests(lambda: bar.say(keeper.farewell())) as stop:
+            for iteration, batch in _batches(task.batches, plan, start, fabric):
+                rate = plan.learning_rate(iteration)
+                terms = _step(state, task, iteration, batch, rate=rate, fabric=fabric)
+                state.iteration = done = iteration + 1
+                last = done == plan.iterations
+                reporter.report(done, terms.watched(), rate)
+                if plan.validate_every and (done % plan.validate_every == 0 or last):
+                    _validate(state, task, log)
+                if done in task.milestones:
+                    keeper.keep(task.milestones[done])
+                due = done % plan.checkpoint_every == 0 or keeper.age() >= plan.checkpoint_seconds
+                if due or last or stop.is_set():
+                    keeper.save()
+                if stop.is_set() and not last:
+                    raise KeyboardInterrupt
 
 
-def _one_step(
-    state: TrainingState, plan: LoopPlan, task: LoopTask, numbered: tuple[int, Any], fabric: Fabric
-) -> dict[str, Tensor]:
-    iteration, batch = numbered
-    for group in state.optimizer.param_groups:
-        group["lr"] = plan.learning_rate(iteration)
-    state.network.train()
-    terms = task.step(batch, iteration)
-    state.optimizer.zero_grad(set_to_none=True)
-    fabric.backward(terms.total)
-    state.optimizer.step()
-    if state.average is not None:
-        state.average.update(iteration + 1)
-    return terms.watched()
-
-
-def _save(state: TrainingState, path: Path, title: str) -> None:
-    """Save a state, unless its weights are no longer numbers: what was saved before stays."""
-    weights = state.network.parameters()
-    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
-        raise _failed(title, "weights that are not finite", state.iteration)
-    save_checkpoint(state, path)
-
-
-def _validate(state: TrainingState, task: LoopTask, log: TrainingLog) -> None:
-    if task.validate is None:
-        return
-    found = task.validate()
-    log.write(state.iteration, found)
-    if state.best_score is None or found["score"] > state.best_score:
-        state.best_score, state.best_iteration = found["score"], state.iteration
-        if task.keep_best:
-            task.keep_best()
+def cosine_decay(peak: float, iterations: int) -> Callable[[int], float]:
+    """Learning rate that falls from `peak` to a hundredth of it along half a cosine."""
+    return lambda n: peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * n / iterations)))
 
 
 def _batches(
     batches: Dataset[Any], plan: LoopPlan, start: int, fabric: Fabric
 ) -> Iterator[tuple[int, Any]]:
+    """Each iteration that is left to do, with its batch on the device."""
     remaining = range(start, plan.iterations)
     loader = DataLoader(
         batches,
@@ -225,33 +194,102 @@ def _batches(
         yield iteration, fabric.to_device(batch)
 
 
-def cosine_decay(peak: float, iterations: int) -> Callable[[int], float]:
-    """Learning rate that falls from `peak` to a hundredth of it along half a cosine."""
-    return lambda n: peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * n / iterations)))
+def _step(
+    state: TrainingState,
+    task: LoopTask,
+    iteration: int,
+    batch: Any,
+    *,
+    rate: float,
+    fabric: Fabric,
+) -> Terms:
+    """One step of the optimizer at this learning rate."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.network.train()
+    terms = task.step(batch, iteration)
+    state.optimizer.zero_grad(set_to_none=True)
+    fabric.backward(terms.total)
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update(iteration + 1)
+    return terms
 
 
-class _Means:
-    """Running means of figures that stay on the device until they are read."""
+def _validate(state: TrainingState, task: LoopTask, log: TrainingLog) -> None:
+    """Log how good the network is, and have it kept when it is the best so far."""
+    if task.validate is None:
+        return
+    found = task.validate()
+    log.write(state.iteration, found)
+    if state.best_score is None or found["score"] > state.best_score:
+        state.best_score, state.best_iteration = found["score"], state.iteration
+        if task.keep_best:
+            task.keep_best()
 
-    def __init__(self) -> None:
+
+class _Keeper:
+    """Saves the state, unless its weights are no longer numbers: what was saved before stays."""
+
+    def __init__(self, state: TrainingState, title: str, checkpoint: Path) -> None:
+        self._state, self._title, self._checkpoint = state, title, checkpoint
+        self._saved_iteration, self._saved_at = state.iteration, time.monotonic()
+
+    def age(self) -> float:
+        """Seconds of work that would be lost now."""
+        return time.monotonic() - self._saved_at
+
+    def save(self) -> None:
+        """Write the checkpoint that a resumed training goes on from."""
+        self._write(self._state, self._checkpoint)
+        self._saved_iteration, self._saved_at = self._state.iteration, time.monotonic()
+
+    def keep(self, path: Path) -> None:
+        """Write a checkpoint of its own; whoever goes on from there finds a best of its own."""
+        self._write(replace(self._state, best_score=None, best_iteration=None), path)
+
+    def farewell(self) -> str:
+        """What will happen now that a stop is asked for."""
+        return (
+            f"stopping: finishing iteration {self._state.iteration + 1} of the {self._title}, "
+            "then saving; again to stop at once and lose what was done since iteration "
+            f"{self._saved_iteration}"
+        )
+
+    def _write(self, state: TrainingState, path: Path) -> None:
+        weights = state.network.parameters()
+        if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+            raise _failed(self._title, "weights that are not finite", state.iteration)
+        save_checkpoint(state, path)
+
+
+class _Reporter:
+    """Tells log and bar the means of the figures, which stay on the device until they are read."""
+
+    def __init__(self, plan: LoopPlan, log: TrainingLog, bar: ProgressBar) -> None:
+        self._plan, self._log, self._bar = plan, log, bar
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
-    def add(self, figures: Mapping[str, Tensor]) -> None:
+    def report(self, done: int, figures: Mapping[str, Tensor], rate: float) -> None:
+        """Add the figures of an iteration; every few iterations tell the means since the last time.
+
+        Raises:
+            TrainingFailed: If a mean is not finite.
+        """
         for name, value in figures.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
             self._counts[name] = self._counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
+        if done % LOG_EVERY and done != self._plan.iterations:
+            self._bar.update(done)
+            return
         means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
         self._sums, self._counts = {}, {}
-        return means
-
-
-def _check_finite(figures: Mapping[str, float], title: str, iteration: int) -> None:
-    wrong = {name: value for name, value in figures.items() if not math.isfinite(value)}
-    if wrong:
-        raise _failed(title, str(wrong), iteration)
+        wrong = {name: value for name, value in means.items() if not math.isfinite(value)}
+        if wrong:
+            raise _failed(self._plan.title, str(wrong), done)
+        self._log.write(done, means | {"learning_rate": rate})
+        self._bar.update(done, means)
 
 
 def _failed(title: str, found: str, iteration: int) -> TrainingFailed:
@@ -259,27 +297,3 @@ def _failed(title: str, found: str, iteration: int) -> TrainingFailed:
         f"{title}: {found} by iteration {iteration}; the last checkpoint is kept. "
         "Lower the learning rate or use fp32 precision, in a new run folder"
     )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event; a second one interrupts at once.
-
-    In a thread of a worker the event comes from the process that handed out the cell.
-    """
-    stop = stop_request()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

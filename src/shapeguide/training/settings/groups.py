@@ -211,6 +211,8 @@ class MachineSettings(Settings):
     """Compute activations again in the backward pass: less memory, a third more time."""
     checkpoint_every: Count = 50
     """Iterations between two checkpoints."""
+    checkpoint_minutes: Positive = 5.0
+    """Minutes after which one is saved anyway, so that no more work is ever lost."""
 
 
 class TrainSettings(Settings):

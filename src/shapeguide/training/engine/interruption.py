@@ -1,0 +1,37 @@
+"""Ctrl-C and SIGTERM end a training between two iterations, and say at once that they will."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def stop_requests(tell: Callable[[], None]) -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into an event; a second one interrupts at once.
+
+    In another thread than the main one, where signals cannot be caught, the event never comes.
+
+    Args:
+        tell: Called at the first request, to say what will happen.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        tell()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

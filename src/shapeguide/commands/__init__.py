@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tyro
-from pydantic import ValidationError
 
 from shapeguide.commands.cohorts import Demo, Describe, Synthesize
 from shapeguide.commands.experiments import experiment_command
 from shapeguide.commands.models import Predict, train_command
+from shapeguide.commands.options import HELP, HELP_ALL, asks_for_help, option_rules
 from shapeguide.commands.scores import Evaluate
-from shapeguide.commands.terminal import show_log
-from shapeguide.errors import ConfigError
+from shapeguide.commands.terminal import show_log, tell
 
 
 class Command(Protocol):
@@ -55,23 +54,17 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
 
     Raises:
         SystemExit: After help, or when the arguments cannot be parsed.
-        ConfigError: If a setting is out of range.
     """
-    command = COMMANDS[name](arguments)
+    short = asks_for_help(arguments)
     try:
         return tyro.cli(
-            command,
-            args=arguments,
+            COMMANDS[name](arguments),
+            args=[HELP if word == HELP_ALL else word for word in arguments],
             prog=f"shapeguide {name}",
             config=(tyro.conf.FlagCreatePairsOff,),
+            registry=option_rules(usual_alone=short),
         )
-    except ValidationError as error:
-        raise ConfigError(_faults(error)) from error
-
-
-def _faults(error: ValidationError) -> str:
-    lines = []
-    for fault in error.errors():
-        option = ".".join(str(part) for part in fault["loc"]).replace("_", "-")
-        lines.append(f"--{option} {fault['input']}: {fault['msg']}")
-    return "; ".join(lines)
+    except SystemExit:
+        if short:
+            tell(f"{HELP_ALL} in place of {HELP} shows every option.")
+        raise

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
 import shapeguide as sg
 from shapeguide.errors import ConfigError
-from shapeguide.training.settings.groups import PRESETS, TrainSettings
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import Dataset
@@ -22,16 +21,13 @@ Structures = Annotated[
 ]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 
-SHORT_GROUPS = ("data", "shape_loss", "segmentation", "machine")
-"""Groups of settings whose options carry no prefix."""
-
 
 @dataclass(frozen=True)
 class CaseChoice:
     """Which cases of a dataset are for training and which for testing, and how they are read."""
 
     split: Annotated[str | None, arg(metavar="FILE|NAME")] = None
-    """A split file, or fold_0 to fold_4."""
+    """Test on the test cases of this split file, or of fold_0 to fold_4."""
     fold: Annotated[int | None, arg(metavar="INT")] = None
     """Test on this fold, from 0, train on the others."""
     folds: int = 5
@@ -106,27 +102,3 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} is there already; choose another path or add --overwrite")
-
-
-def setting_options(arguments: Sequence[str]) -> list[tuple[str, Any, Any]]:
-    """Name, annotation and default of the options that `TrainSettings` gives the train command.
-
-    Args:
-        arguments: Of the command; the preset that they name gives the defaults.
-    """
-    defaults = PRESETS.get(_value_of("--preset", arguments), TrainSettings())
-    options: list[tuple[str, Any, Any]] = []
-    for name, setting in TrainSettings.model_fields.items():
-        kind = cast(Any, setting.annotation)
-        short = Annotated[kind, arg(name="")] if name in SHORT_GROUPS else kind
-        options.append((name, short, getattr(defaults, name)))
-    return options
-
-
-def _value_of(option: str, arguments: Sequence[str]) -> str:
-    for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if word == option:
-            return following
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return ""

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from shapeguide.commands.arguments import (
     CaseChoice,
     Structures,
     parse_structures,
-    setting_options,
 )
+from shapeguide.commands.options import setting_options, settings_of
 from shapeguide.commands.terminal import complain, print_table, tell
 from shapeguide.errors import ConfigError
 from shapeguide.studies.systems.design import (
@@ -23,7 +23,7 @@ from shapeguide.studies.systems.design import (
     WEIGHTS,
     Table2Design,
 )
-from shapeguide.training.settings.groups import TrainSettings, build
+from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.vocabulary import CORRUPTIONS, SEVERITIES, WeightsName
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ExperimentOnCases:
     """Results folder; the same command goes on where a stopped one ended."""
     structure: Structures = ()
     """A structure and its label ids, such as hippocampus=1,2."""
-    cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
+    cases: OmitArgPrefixes[CaseChoice] = field(default_factory=CaseChoice)
 
     given: ClassVar[tuple[str, ...]] = ()
     """The arguments as they were given."""
@@ -62,8 +62,7 @@ class ExperimentOnCases:
         for option, instead in self.varied.items():
             if option in words:
                 raise ConfigError(f"{option} would change nothing: {instead}")
-        names = [name for name in TrainSettings.model_fields if name not in CHOSEN_BY_CELL]
-        return build(TrainSettings, {name: getattr(self, name) for name in names})
+        return settings_of(self)
 
     def read_cases(self) -> tuple[Dataset, Dataset]:
         """Training cases and held-out cases, with the structures that were given.

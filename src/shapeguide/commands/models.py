@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 import shapeguide as sg
 from shapeguide.commands.arguments import (
@@ -18,14 +18,14 @@ from shapeguide.commands.arguments import (
     OptionalPath,
     Structures,
     parse_structures,
-    setting_options,
 )
+from shapeguide.commands.options import setting_options, settings_of
 from shapeguide.commands.terminal import tell
 from shapeguide.data.scan_files import list_scans
 from shapeguide.data.splits import read_split
 from shapeguide.errors import ConfigError
 from shapeguide.storage.whole import write_json
-from shapeguide.training.settings.groups import TrainSettings, build
+from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.vocabulary import Device, WeightsName
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Train:
     """Run folder: settings, log, model."""
     structure: Structures = ()
     """A structure and its label ids, such as hippocampus=1,2."""
-    cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
+    cases: OmitArgPrefixes[CaseChoice] = field(default_factory=CaseChoice)
     shape_network: OptionalPath = None
     """A finished run whose shape network guides this one too."""
     overwrite: bool = False
@@ -51,21 +51,18 @@ class _Train:
     @property
     def settings(self) -> TrainSettings:
         """The preset and what the options change of it."""
-        return build(
-            TrainSettings, {name: getattr(self, name) for name in TrainSettings.model_fields}
-        )
+        return settings_of(self)
 
     def run(self) -> int:
         """Train all stages, and note in the run folder which cases were kept for testing."""
+        settings, structures = self.settings, parse_structures(self.structure)
         train, test = self.cases.read(self.dataset)
-        structures = parse_structures(self.structure)
         if structures:
             train = train.with_structures(**structures)
         train.require_structures()
         # Loading it takes seconds: what is mistyped is refused before.
         from shapeguide.training.engine.run_folder import SHAPE_FOLDER, SPLIT_FILE
 
-        settings = self.settings
         guide = self.shape_network
         if guide is not None and (guide / SHAPE_FOLDER).is_dir():
             guide = guide / SHAPE_FOLDER
@@ -103,7 +100,7 @@ class Predict:
     without any those that the training kept for testing."""
     out: Path
     """Folder of the label maps and of volumes.csv."""
-    cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
+    cases: OmitArgPrefixes[CaseChoice] = field(default_factory=CaseChoice)
     largest_component: bool = False
     """Keep only the largest connected component of each structure."""
     probabilities: bool = False

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 import shapeguide as sg
 from shapeguide.commands.arguments import (
@@ -33,7 +33,7 @@ class Evaluate:
     structure: Structures = ()
     """A structure and its label ids, such as hippocampus=1,2; without any, those that were
     predicted, or else those of the dataset."""
-    cases: Annotated[CaseChoice, arg(name="")] = field(default_factory=CaseChoice)
+    cases: OmitArgPrefixes[CaseChoice] = field(default_factory=CaseChoice)
     out: Path = Path("scores.csv")
     """Table with a row for each case and structure."""
     against: OptionalPath = None

@@ -73,8 +73,11 @@ class ShapeSettings(Settings):
     one_per_structure: bool = False
     """One network for each structure instead of one for all."""
     iterations: Count = 200
+    """Iterations of the stage."""
     batch_size: Count = 8
+    """Cases in a batch."""
     learning_rate: Positive = 1e-3
+    """Learning rate of Adam, at the start."""
     decay: Decay = "cosine"
     """Course of the learning rate over the stage."""
     quality_pairs: Annotated[int, Field(ge=4)] = 100
@@ -89,8 +92,11 @@ class AutoencoderSettings(Settings):
     code_length: Count = 64
     """Numbers in the code of `acnn`."""
     iterations: Count = 800
+    """Iterations of the stage."""
     batch_size: Count = 4
+    """Cases in a batch."""
     learning_rate: Positive = 1e-3
+    """Learning rate of Adam, at the start."""
     decay: Decay = "cosine"
     """Course of the learning rate over the stage."""
 
@@ -103,7 +109,9 @@ class RestorerSettings(Settings):
     channels: tuple[Count, ...] = (8, 16, 32)
     """Channels of the levels of its U-Net."""
     batch_size: Count = 8
+    """Cases in a batch."""
     learning_rate: Positive = 3e-3
+    """Learning rate of Adam, at the start."""
     decay: Decay = "cosine"
     """Course of the learning rate over the stage."""
     spacing_mm: Positive = 2.0
@@ -158,7 +166,7 @@ class GuidanceSettings(Settings):
 
 
 class SegmentationSettings(Settings):
-    """The segmentation stage."""
+    """The segmentation stage: the network that segments, and how it is trained."""
 
     segmenter: SegmenterName = "unet3d"
     """The network that segments."""
@@ -169,7 +177,9 @@ class SegmentationSettings(Settings):
     guided_iterations: CountOrZero = 400
     """Iterations with the shape loss; without guidance they train on like the first."""
     batch_size: Count = 3
+    """Cases in a batch."""
     learning_rate: Positive = 2e-3
+    """Learning rate of Adam, at the start."""
     decay: Decay = "cosine"
     """Course of the learning rate over the stage."""
     cross_entropy_weight: NotNegative = 0.5
@@ -203,6 +213,7 @@ class MachineSettings(Settings):
     """Where and how the run computes; not part of what it computes."""
 
     device: Device = "auto"
+    """Where to compute; `auto`: on a GPU if there is one."""
     precision: Literal["auto"] | Precision = "auto"
     """`auto`: bf16 where the processor or GPU computes in it, fp32 elsewhere."""
     num_workers: CountOrZero = 0
@@ -219,8 +230,9 @@ class TrainSettings(Settings):
     """Everything that decides what a training computes."""
 
     preset: PresetName = "default"
-    """The preset that these settings started from; a name for the log."""
+    """What settings start from: `paper` trains as published, `quick` in minutes to try it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the training: the same seed gives the same weights."""
     guidance: Guidance = "shape"
     """What guides the segmenter after its Dice iterations."""
     data: DataSettings = DataSettings()

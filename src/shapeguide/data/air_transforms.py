@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, reason
 
 # Matrix; file name, bits, shape and spacing of the standard scan and of the reslice scan; comment;
 # hashes, volumes and reserve.
@@ -41,7 +41,7 @@ def read_air(path: Path) -> AirTransform:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); copy it again") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}); copy it again") from error
     for endianness in "<>":
         if len(content) != struct.calcsize(endianness + LAYOUT):
             continue

@@ -30,6 +30,7 @@ from shapeguide.data.splits import (
 )
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.volume import Structure, check_structures
+from shapeguide.storage.names import few
 
 __all__ = ["Case", "Dataset", "read_dataset"]
 
@@ -119,7 +120,7 @@ class Dataset:
         chosen = list(case_ids)
         unknown = [case_id for case_id in chosen if case_id not in by_id]
         if unknown:
-            raise DataError(f"{self.name}: there are no cases {', '.join(unknown[:5])}")
+            raise DataError(f"{self.name}: there are no cases {few(unknown)}")
         return replace(self, cases=tuple(by_id[case_id] for case_id in chosen))
 
     def split(self, name: str | PathLike[str], *, fold: int = 0) -> tuple[Dataset, Dataset]:
@@ -288,7 +289,7 @@ def check_apart(train: Dataset, test: Dataset) -> None:
     trained = {case.person: case.id for case in train}
     both = [(trained[case.person], case.id) for case in test if case.person in trained]
     if both:
-        shown = ", ".join(one if one == other else f"{one} = {other}" for one, other in both[:5])
+        shown = few([one if one == other else f"{one} = {other}" for one, other in both])
         raise ConfigError(
             f"{train.name}: {len(both)} test cases show people that are trained on: {shown}; "
             "choose the test cases by a split"

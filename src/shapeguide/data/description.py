@@ -24,9 +24,9 @@ from shapeguide.data.case import Case, Rows
 from shapeguide.data.placement import check_orientation
 from shapeguide.data.reach import Reach
 from shapeguide.data.scan_files import case_id_of, stored_files
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, reason
 from shapeguide.geometry.volume import LARGEST_LABEL_ID, Structure
-from shapeguide.storage.names import name_fault, shown_path
+from shapeguide.storage.names import few, name_fault, shown_path
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def cases_of(description: Mapping[str, Any], key: str, reach: Reach) -> tuple[Ca
     repeated = [case_id for case_id, count in Counter(c.id for c in cases).items() if count > 1]
     if repeated:
         raise DataError(
-            f"case ids must differ, found more than once: {', '.join(repeated[:5])}; "
+            f"case ids must differ, found more than once: {few(repeated)}; "
             'rename the images or give the cases an "id"'
         )
     return cases
@@ -279,7 +279,7 @@ def _file(text: str, reach: Reach) -> Path:
     try:
         reach.check(*stored_files(path))
     except OSError as error:
-        raise DataError(f"{shown_path(text)}: not a usable path ({error})") from error
+        raise DataError(f"{shown_path(text)}: not a usable path ({reason(error)})") from error
     return path
 
 

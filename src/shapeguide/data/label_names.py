@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, reason
 
 
 def names_from_csv(path: Path) -> dict[str, str]:
@@ -27,9 +27,8 @@ def names_from_dseg(path: Path) -> dict[str, str]:
     rows = _rows(path, "\t")
     header = rows[0] if rows else []
     if not {"index", "name"} <= set(header):
-        raise DataError(
-            f'{path}: the columns "index" and "name" expected, found {", ".join(header) or "none"}'
-        )
+        found = ", ".join(name[:20] for name in header[:10]) or "none"
+        raise DataError(f'{path}: the columns "index" and "name" expected, found {found}')
     index, name = header.index("index"), header.index("name")
     names: dict[str, str] = {}
     for row in rows[1:]:
@@ -47,9 +46,13 @@ def _rows(path: Path, delimiter: str) -> list[list[str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return list(csv.reader(file, delimiter=delimiter))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error}); save the table as UTF-8") from error
+        raise DataError(
+            f"{path}: not UTF-8 text ({reason(error)}); save the table as UTF-8"
+        ) from error
     except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table ({error}); correct it") from error
+        raise DataError(
+            f"{path}: cannot be read as a table ({reason(error)}); correct it"
+        ) from error
 
 
 def _is_id(text: str) -> bool:

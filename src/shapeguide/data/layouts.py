@@ -19,7 +19,7 @@ from shapeguide.data.lpba40 import describe_lpba40
 from shapeguide.data.reach import Reach
 from shapeguide.data.scan_files import case_id_of, list_scans
 from shapeguide.data.splits import read_split
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, reason
 from shapeguide.storage.whole import read_json, write_json
 
 DESCRIPTION_FILE = "dataset.json"
@@ -83,7 +83,9 @@ def describe(
     try:
         write_json(out, content)
     except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error}); choose another place") from error
+        raise DataError(
+            f"{out}: cannot be written ({reason(error)}); choose another place"
+        ) from error
 
 
 def describe_folder(folder: str | PathLike[str], *, allow_outside: bool = False) -> dict[str, Any]:

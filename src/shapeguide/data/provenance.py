@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shapeguide.errors import ConfigError, DataError
+from shapeguide.errors import ConfigError, DataError, reason
 from shapeguide.geometry.volume import Structure
 from shapeguide.storage.whole import read_json
 
@@ -26,7 +26,7 @@ def structures_in(folder: Path) -> tuple[Structure, ...]:
         return tuple(Structure(name, tuple(ids)) for name, ids in noted)
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise DataError(
-            f"{path} is damaged ({error}); delete it and state the structures"
+            f"{path} is damaged ({reason(error)}); delete it and state the structures"
         ) from error
 
 

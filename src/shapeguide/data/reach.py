@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, reason
 from shapeguide.storage.names import shown_path
 
 
@@ -27,7 +27,9 @@ class Reach:
             try:
                 inside = path.resolve().is_relative_to(self.folder.resolve())
             except (OSError, RuntimeError, ValueError) as error:
-                raise DataError(f"{shown_path(path)}: not a usable path ({error})") from error
+                raise DataError(
+                    f"{shown_path(path)}: not a usable path ({reason(error)})"
+                ) from error
             if not inside and not self.allow_outside:
                 raise DataError(
                     f"{shown_path(path)}: this path leaves the folder of the dataset, "

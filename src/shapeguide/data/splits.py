@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.storage.names import few
 from shapeguide.storage.whole import read_json
 
 
@@ -96,7 +97,7 @@ def check_split(split: Split, groups: Mapping[str, int], name: str) -> None:
         unknown = sorted(set(ids) - groups.keys())
         if unknown:
             raise DataError(
-                f"{name}: the dataset has no cases {_few(unknown)}; "
+                f"{name}: the dataset has no cases {few(unknown)}; "
                 "correct the split or the dataset description"
             )
         if len(set(ids)) < len(ids):
@@ -108,7 +109,7 @@ def check_split(split: Split, groups: Mapping[str, int], name: str) -> None:
         people = [[id_ for id_ in sides if groups[id_] == group] for group in sorted(straddling)]
         raise DataError(
             f"{name}: the same person is in train and test: "
-            f"{_few([' = '.join(person) for person in people])}; move them to one side"
+            f"{few([' = '.join(person) for person in people])}; move them to one side"
         )
 
 
@@ -174,7 +175,3 @@ def _check_group_count(groups: Mapping[str, int], needed: int) -> None:
 
 def _are_ids(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

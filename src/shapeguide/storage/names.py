@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST_NAME_BYTES = 100
 """Two names, the suffix of a scan and the prefix of a temporary file fit in 255 bytes."""
@@ -51,6 +52,12 @@ def shown(name: object) -> str:
     """A name as an error message may show it: quoted, what is not seen spelt out, cut if long."""
     text = ascii(name) if name_fault(name) else repr(name)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def few(names: Sequence[str]) -> str:
+    """The first five of some names for an error message, and how many more there are."""
+    first = [name if name.isprintable() and len(name) <= 60 else shown(name) for name in names[:5]]
+    return ", ".join(first) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def shown_path(path: object) -> str:

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from nibabel.analyze import AnalyzeHeader
 from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
-from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from shapeguide.data.placement import oriented_grid, stated_grid
 from shapeguide.data.scan_files import PAIR_HEADERS, PAIR_VOXELS, opened, scan_suffix, stored_files
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, ShapeguideError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Placement
 
+LARGEST_SCAN_VOXELS = 2**28
+"""A header that announces more, 645^3 or 512 x 512 x 1024, is refused: 1 GiB in memory."""
+LARGEST_OFFSET_BYTES = 2**28
+"""What may lie before the first voxel: the header and what programs add to it."""
+LARGEST_HEADER_BYTES = 540
 MGH_VOXELS_START = 284
-NIFTI_CLASSES: dict[bytes, Any] = {
-    b"n+1\0": Nifti1Header,
-    b"ni1\0": Nifti1PairHeader,
-    b"n+2\0": Nifti2Header,
-    b"ni2\0": Nifti2PairHeader,
-}
 AnyHeader: TypeAlias = Any
 """One of nibabel's headers, which carry no types."""
-MGH_CLASS: Any = MGHHeader
+NIFTI_CLASSES: tuple[AnyHeader, ...] = (Nifti1Header, Nifti2Header)
+MGH_CLASS: AnyHeader = MGHHeader
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,21 +64,24 @@ def read_header(path: Path, *, orientation: str | None = None) -> ScanHeader:
             left). Needed where the header states none; replaces what any header states.
 
     Raises:
-        DataError: If a file is missing or damaged, or does not hold one 3D volume.
+        DataError: If a file is missing or damaged, does not hold one 3D volume, or announces more
+            than 2^28 voxels.
         GeometryError: If the header states no usable grid.
         ConfigError: If the orientation is not one.
     """
     files = stored_files(path)
     header = _parse(path, files[0])
     try:
-        shape = _spatial_shape(path, header)
-        voxels = _stored_voxels(files[-1], header, shape)
-        if orientation is None:
+        with np.errstate(all="ignore"):  # what overflows is found not to be finite
+            shape = _spatial_shape(path, header)
+            voxels = _stored_voxels(files, header, shape)
+            if orientation is not None:
+                return ScanHeader(oriented_grid(path, orientation, header, shape), None, voxels)
             grid, placement = stated_grid(path, header, shape)
             return ScanHeader(grid, placement, voxels)
-        spacing_mm = [float(length) for length in header.get_zooms()[:3]]
-        return ScanHeader(oriented_grid(path, orientation, spacing_mm, shape), None, voxels)
-    except (HeaderDataError, KeyError, OverflowError, TypeError) as error:
+    except ShapeguideError:
+        raise
+    except (HeaderDataError, LookupError, ArithmeticError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: the header is damaged ({error}); export the scan again"
         ) from error
@@ -85,21 +89,18 @@ def read_header(path: Path, *, orientation: str | None = None) -> ScanHeader:
 
 def _parse(path: Path, header_file: Path) -> AnyHeader:
     with opened(header_file) as file:
-        start = file.read(540)
-    if scan_suffix(path) in (".mgz", ".mgh", ".mgh.gz"):
+        start = file.read(LARGEST_HEADER_BYTES)
+    suffix = scan_suffix(path)
+    if suffix in (".mgz", ".mgh", ".mgh.gz"):
         if len(start) < MGH_VOXELS_START or start[:4] != b"\0\0\0\1":
             raise _foreign(path, start, "MGH")
         return MGH_CLASS(start[:MGH_VOXELS_START], check=False)
-    for endianness in "<>":
-        size = int.from_bytes(start[:4], "little" if endianness == "<" else "big")
-        if size not in (348, 540) or len(start) < size:
-            continue
-        magic = start[344:348] if size == 348 else start[4:8]
-        header_class = NIFTI_CLASSES.get(magic)
-        if header_class is None and size == 348 and scan_suffix(path) in PAIR_HEADERS + PAIR_VOXELS:
-            header_class = AnalyzeHeader
-        if header_class is not None:
-            return header_class(start[:size], endianness=endianness, check=False)
+    classes = NIFTI_CLASSES + ((AnalyzeHeader,) if suffix in PAIR_HEADERS + PAIR_VOXELS else ())
+    for header_class in classes:
+        if header_class.may_contain_header(start):
+            header = header_class(start[: header_class.sizeof_hdr], check=False)
+            if header["sizeof_hdr"] == header_class.sizeof_hdr:
+                return header
     raise _foreign(path, start, "NIfTI or Analyze")
 
 
@@ -124,23 +125,31 @@ def _spatial_shape(path: Path, header: AnyHeader) -> tuple[int, int, int]:
         )
     if min(shape) < 1:
         raise DataError(f"{path}: the header claims the shape {tuple(shape)}; export it again")
+    if prod(shape) > LARGEST_SCAN_VOXELS:
+        raise DataError(
+            f"{path}: the header claims {tuple(shape)} voxels, {prod(shape):,}, and at most "
+            f"{LARGEST_SCAN_VOXELS:,} are read; crop or resample the scan, or repair its header"
+        )
     return shape[0], shape[1], shape[2]
 
 
-def _stored_voxels(file: Path, header: AnyHeader, shape: tuple[int, int, int]) -> StoredVoxels:
+def _stored_voxels(
+    files: tuple[Path, ...], header: AnyHeader, shape: tuple[int, int, int]
+) -> StoredVoxels:
+    file = files[-1]
     dtype = np.dtype(header.get_data_dtype())
-    is_mgh, is_nifti = isinstance(header, MGHHeader), isinstance(header, Nifti1Header)
     if dtype.kind not in "iuf":
         raise DataError(f"{file}: voxels are {dtype}, one real number each expected")
-    if is_mgh:
+    if isinstance(header, MGHHeader):
         return StoredVoxels(file, shape, dtype, MGH_VOXELS_START, 1.0, 0.0)
     scale: NDArray[np.float64] = np.array([1.0, 0.0])
-    if is_nifti:
+    if isinstance(header, Nifti1Header):
         stored = np.array([header["scl_slope"], header["scl_inter"]], dtype=np.float64)
         scale = stored if np.isfinite(stored).all() and stored[0] != 0 else scale
-    offset = int(header.get_data_offset())
-    if offset < 0:
-        raise DataError(f"{file}: the header puts the voxels at byte {offset}; export it again")
-    if is_nifti and header["magic"].item().startswith(b"n+"):
+    stated = float(header["vox_offset"])
+    if not 0 <= stated <= LARGEST_OFFSET_BYTES:
+        raise DataError(f"{file}: the header puts the voxels at byte {stated:g}; export it again")
+    offset = int(stated)
+    if len(files) == 1:
         offset = max(offset, int(header["sizeof_hdr"]) + 4)  # some writers leave it at 0
     return StoredVoxels(file, shape, dtype, offset, float(scale[0]), float(scale[1]))

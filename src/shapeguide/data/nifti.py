@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeAlias
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
+from nibabel.nifti1 import Nifti1Image
+from nibabel.nifti2 import Nifti2Image
+from nibabel.volumeutils import array_from_file
 from numpy.typing import NDArray
 
-from shapeguide.data.headers import (
-    StoredVoxels,
-    read_header,
-)
+from shapeguide.data.headers import StoredVoxels, read_header
 from shapeguide.data.scan_files import opened
 from shapeguide.errors import DataError
 from shapeguide.geometry.grid import Grid
@@ -31,15 +31,16 @@ __all__ = [
     "write_volume",
 ]
 
-LARGEST_ARRAY_BYTES = 8 * 2**30
-"""A header that asks for more memory than this is not believed."""
 LARGEST_PACKING = 1100
 """Deflate cannot pack better than about 1032 to 1."""
-CHUNK_BYTES = 16 * 2**20
-PACKING_LEVEL = 3
+LARGEST_REST_BYTES = 2**20
+"""What may follow the last voxel: padding, and what FreeSurfer notes there."""
+RUN_VOXELS = 2**24
+"""Voxels that are read at a time: of large scans, what is stored is never in memory whole."""
 LARGEST_NIFTI1_LENGTH = 32767
 LARGEST_LABEL_ID = 2**31 - 1
 LABEL_TYPES = (np.uint8, np.uint16, np.int32)
+Converter: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def read_volume(path: str | PathLike[str], *, orientation: str | None = None) -> Volume:
@@ -51,13 +52,15 @@ def read_volume(path: str | PathLike[str], *, orientation: str | None = None) ->
             given it replaces what the header states, and the middle of the grid is the origin.
 
     Raises:
-        DataError: If the file is missing, damaged or not one 3D volume, claims an absurd size, or
-            holds voxels that are not finite.
+        DataError: If the file is missing, damaged or not one 3D volume, claims more than 2^28
+            voxels, or holds voxels that are not finite.
         GeometryError: If it states no usable grid.
         ConfigError: If the orientation is not one.
     """
     header = read_header(Path(path), orientation=orientation)
-    return Volume(_finite_values(header.voxels), header.grid, header.placement)
+    values = _read_voxels(header.voxels, partial(_intensities, header.voxels))
+    _check_finite(header.voxels.path, values)
+    return Volume(values, header.grid, header.placement)
 
 
 def read_label_map(
@@ -79,7 +82,7 @@ def read_label_map(
         ConfigError: If the orientation is not one, or the structures contradict each other.
     """
     header = read_header(Path(path), orientation=orientation)
-    ids = _label_ids(header.voxels)
+    ids = _read_voxels(header.voxels, partial(_label_ids, header.voxels))
     return LabelMap(ids, header.grid, structures, header.placement)
 
 
@@ -116,77 +119,88 @@ def write_label_map(label_map: LabelMap, path: str | PathLike[str]) -> None:
     _write(_in_smallest_type(label_map.data), label_map.grid, label_map.placement, Path(path))
 
 
-def _read_voxels(voxels: StoredVoxels) -> NDArray[np.generic]:
-    """Raw voxels, shape (I, J, K), after checking that the file can hold what it claims."""
-    count = prod(voxels.spatial_shape)
-    size = count * voxels.dtype.itemsize
+def _read_voxels(voxels: StoredVoxels, convert: Converter) -> NDArray[Any]:
+    """All voxels in one array, shape (I, J, K).
+
+    No more of the file is unpacked than the header announces and a little behind it.
+
+    Args:
+        voxels: Where they lie.
+        convert: What is stored to what is wanted, a run of voxels at a time.
+
+    Raises:
+        DataError: If the file is damaged, or holds fewer voxels than it claims or far more.
+    """
+    count, width = prod(voxels.spatial_shape), voxels.dtype.itemsize
     claim = f"{voxels.path}: the header claims {voxels.spatial_shape} voxels of {voxels.dtype}"
-    if max(size, count * 4) > LARGEST_ARRAY_BYTES:
-        raise DataError(
-            f"{claim}, {size / 2**30:.0f} GiB, and at most {LARGEST_ARRAY_BYTES // 2**30} GiB are "
-            "read; crop the scan or repair its header"
-        )
     with opened(voxels.path) as file:
         held = voxels.path.stat().st_size
         possible = held * LARGEST_PACKING if isinstance(file, gzip.GzipFile) else held
-        if voxels.offset + size > possible:
+        if voxels.offset + count * width > possible:
             raise DataError(
                 f"{claim}, which a file of {held} bytes cannot hold: it is cut short, or its "
                 "header is wrong; copy or export it again"
             )
-        file.seek(voxels.offset)
-        buffer = bytearray(size)
-        filled = 0
-        while filled < size and (chunk := file.read(min(CHUNK_BYTES, size - filled))):
-            buffer[filled : filled + len(chunk)] = chunk
-            filled += len(chunk)
-        file.read(CHUNK_BYTES)  # the checksum of a gzipped file is checked at its end
-    if filled < size:
-        raise DataError(f"{claim}, {size} bytes, but holds {filled}; copy or export it again")
-    raw: NDArray[np.generic] = np.frombuffer(buffer, dtype=voxels.dtype)
-    return raw.reshape(voxels.spatial_shape, order="F")
+        runs = []
+        for first in range(0, count, RUN_VOXELS):
+            length = min(RUN_VOXELS, count - first)
+            start = voxels.offset + first * width
+            stored = array_from_file((length,), voxels.dtype, file, start, mmap=False)
+            runs.append(convert(stored))
+        behind = file.read(LARGEST_REST_BYTES + 1)  # a gzipped file ends with its checksum
+    if len(behind) > LARGEST_REST_BYTES:
+        raise DataError(
+            f"{claim} and more than {LARGEST_REST_BYTES} bytes follow the last of them: several "
+            "volumes, or a wrong header; store one volume per file, or export it again"
+        )
+    values = np.concatenate(runs) if len(runs) > 1 else runs[0]
+    return np.ascontiguousarray(values.reshape(voxels.spatial_shape, order="F"))
 
 
-def _finite_values(voxels: StoredVoxels) -> NDArray[np.float32]:
+def _intensities(voxels: StoredVoxels, stored: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
-        values = _read_voxels(voxels).astype(np.float32, order="C")
-        if (voxels.slope, voxels.intercept) != (1.0, 0.0):
+        values: NDArray[np.float32] = stored.astype(np.float32)
+        if _is_scaled(voxels):
             values *= np.float32(voxels.slope)
             values += np.float32(voxels.intercept)
-    finite = np.isfinite(values)
-    if not finite.all():
-        raise DataError(
-            f"{voxels.path}: {finite.size - finite.sum()} of {finite.size} voxels are NaN, "
-            "infinite or too large; replace them, for instance with numpy.nan_to_num, and save "
-            "the file again"
-        )
     return values
 
 
-def _label_ids(voxels: StoredVoxels) -> NDArray[np.integer]:
-    if voxels.dtype.kind in "iu" and (voxels.slope, voxels.intercept) == (1.0, 0.0):
-        raw = _read_voxels(voxels)
-        whole: NDArray[np.integer] = raw.astype(voxels.dtype.newbyteorder("="), order="C")
-    else:
-        values = _finite_values(voxels)
+def _label_ids(voxels: StoredVoxels, stored: NDArray[Any]) -> NDArray[np.integer]:
+    """Label ids in the smallest type that holds these."""
+    values = _intensities(voxels, stored) if _is_scaled(voxels) else stored
+    if values.dtype.kind == "f":
+        _check_finite(voxels.path, values)
         fractional = values[values != np.rint(values)]
         if fractional.size:
             examples = ", ".join(f"{value:g}" for value in np.unique(fractional)[:3])
             raise DataError(
-                f"{voxels.path}: a label map holds whole numbers, found {fractional.size} others "
-                f"such as {examples}; if these are probabilities, threshold them first"
+                f"{voxels.path}: a label map holds whole numbers, found others such as "
+                f"{examples}; if these are probabilities, threshold them first"
             )
-        whole = values.astype(np.int64)
-    lowest, highest = int(whole.min()), int(whole.max())
+    lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > LARGEST_LABEL_ID:
         raise DataError(
             f"{voxels.path}: label ids go from 0 to {LARGEST_LABEL_ID}, found {lowest} to "
             f"{highest}; is this an image instead of a label map?"
         )
-    return _in_smallest_type(whole)
+    return _in_smallest_type(values)
 
 
-def _in_smallest_type(ids: NDArray[np.integer]) -> NDArray[np.integer]:
+def _is_scaled(voxels: StoredVoxels) -> bool:
+    return (voxels.slope, voxels.intercept) != (1.0, 0.0)
+
+
+def _check_finite(path: Path, values: NDArray[Any]) -> None:
+    bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise DataError(
+            f"{path}: {bad} of {values.size} voxels are NaN, infinite or beyond float32; set "
+            "them, for instance with numpy.nan_to_num, and save the file again"
+        )
+
+
+def _in_smallest_type(ids: NDArray[Any]) -> NDArray[np.integer]:
     largest = int(ids.max(initial=0))
     smallest = next(kind for kind in LABEL_TYPES if largest <= np.iinfo(kind).max)
     return ids.astype(smallest, copy=False)
@@ -195,48 +209,24 @@ def _in_smallest_type(ids: NDArray[np.integer]) -> NDArray[np.integer]:
 def _write(data: NDArray[np.generic], grid: Grid, placement: Placement | None, path: Path) -> None:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise DataError(f"{path}: files are written as .nii or .nii.gz; choose such a name")
-    header = _header(data, grid, placement)
+    image_class: Any = Nifti2Image if max(data.shape) > LARGEST_NIFTI1_LENGTH else Nifti1Image
+    header = image_class.header_class()
+    header.set_data_shape(data.shape)
+    header.set_data_dtype(data.dtype)
+    if placement is None or not np.allclose(placement.in_mm(), grid.affine, atol=1e-4):
+        directions = grid.affine[:3, :3] / np.array(grid.spacing_mm)
+        orthogonal = np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
+        placement = Placement(grid.affine, 1, grid.affine, int(orthogonal))
+    header.set_xyzt_units(placement.unit)
+    # The qform is set first: it also sets the spacing, from the sform when it does not count.
+    header.set_qform(placement.qform if placement.qform_code else placement.sform)
+    header.set_sform(placement.sform)
+    header["qform_code"], header["sform_code"] = placement.qform_code, placement.sform_code
     try:
-        with written_whole(path) as temporary, temporary.open("wb") as raw:
-            if path.name.lower().endswith(".nii"):
-                _write_parts(raw, header, data)
-                return
-            with gzip.GzipFile("", "wb", PACKING_LEVEL, raw, mtime=0) as packed:
-                _write_parts(packed, header, data)
+        with written_whole(path) as temporary:
+            image_class(data, None, header).to_filename(temporary)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error}); nothing was left there. "
             "Free some space or choose another folder"
         ) from error
-
-
-def _write_parts(file: BinaryIO | gzip.GzipFile, header: bytes, data: NDArray[np.generic]) -> None:
-    no_extensions = b"\0\0\0\0"
-    file.write(header + no_extensions)
-    for slab in np.moveaxis(data, -1, 0):
-        file.write(slab.tobytes(order="F"))
-
-
-def _header(data: NDArray[np.generic], grid: Grid, placement: Placement | None) -> bytes:
-    large = max(data.shape) > LARGEST_NIFTI1_LENGTH
-    new_header: Any = Nifti2Header if large else Nifti1Header  # nibabel gives it no types
-    header = new_header()
-    header.set_data_shape(data.shape)
-    header.set_data_dtype(data.dtype)
-    header.set_xyzt_units("mm")
-    header.set_slope_inter(1.0, 0.0)
-    header["vox_offset"] = len(header.binaryblock) + 4
-    if placement is None or not _places(placement, grid):
-        directions = grid.affine[:3, :3] / np.array(grid.spacing_mm)
-        orthogonal = np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
-        placement = Placement(grid.affine, 1, grid.affine, int(orthogonal))
-    # The qform is set first: it also sets the spacing, from the grid when it does not count.
-    header.set_qform(placement.qform if placement.qform_code else grid.affine, placement.qform_code)
-    header.set_sform(placement.sform, placement.sform_code)
-    binary: bytes = header.binaryblock
-    return binary
-
-
-def _places(placement: Placement, grid: Grid) -> bool:
-    affine = placement.sform if placement.sform_code > 0 else placement.qform
-    return bool(np.allclose(affine, grid.affine, atol=1e-4))

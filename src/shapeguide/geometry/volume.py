@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ MOST_STRUCTURES = 255
 """Class indices are stored as uint8, with 0 for the background."""
 LARGEST_TABLED_ID = 65535
 """Up to it a table has a place for each label id, and one pass over the voxels is enough."""
+
+
+LengthUnit: TypeAlias = Literal["meter", "mm", "micron"]
+MM_PER_UNIT: dict[LengthUnit, float] = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,18 @@ class Structure:
 class Placement:
     """How the header of a file stated the grid; kept so that an output can state it the same way.
 
-    qform and sform may disagree; both are kept as they were.
+    qform and sform may disagree; both are kept as they were, in the unit of the file.
     """
 
     sform: NDArray[np.float64]
     sform_code: int
     qform: NDArray[np.float64]
     qform_code: int
+    unit: LengthUnit = "mm"
+
+    def in_mm(self) -> NDArray[np.float64]:
+        """Voxel index to world position in mm by the affine that counts, shape (4, 4)."""
+        return scaled_to_mm(self.sform if self.sform_code > 0 else self.qform, self.unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +146,13 @@ class LabelMap:
         for index, structure in enumerate(self.structures, start=1):
             classes[self.mask(structure)] = index
         return classes
+
+
+def scaled_to_mm(affine: NDArray[np.float64], unit: LengthUnit) -> NDArray[np.float64]:
+    """An affine whose world is in `unit`, with its world in mm; shape (4, 4)."""
+    scaled = np.array(affine, dtype=np.float64)
+    scaled[:3] *= MM_PER_UNIT[unit]
+    return scaled
 
 
 def find_structure(structures: tuple[Structure, ...], name: str) -> Structure:

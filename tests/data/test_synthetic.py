@@ -35,11 +35,11 @@ def lattice(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> NDArray[n
 def canonical_mask(posed: Posed) -> NDArray[np.bool_]:
     """A tube about its centroid, stretched to unit covariance, shape (31, 31, 31)."""
     positions = lattice(*posed.bounds_mm())
-    inside = positions[posed.signed_distance_mm(positions) < 0]
+    inside = positions[posed.distance_outside_mm(positions) < 0]
     values, axes = np.linalg.eigh(np.cov(inside.T))
     root = (axes * np.sqrt(values)) @ axes.T
     unit = lattice(np.full(3, -2.5), np.full(3, 2.5))
-    mask: NDArray[np.bool_] = posed.signed_distance_mm(inside.mean(0) + unit @ root) < 0
+    mask: NDArray[np.bool_] = posed.distance_outside_mm(inside.mean(0) + unit @ root) < 0
     return mask
 
 
@@ -175,8 +175,8 @@ def test_a_mirrored_tube_is_the_tube_seen_in_a_mirror() -> None:
     tube = draw_tube(STRUCTURES["horn"], np.random.default_rng(0))
     positions = np.random.default_rng(1).normal(scale=8, size=(50, 3))
     np.testing.assert_allclose(
-        mirrored(tube).signed_distance_mm(positions * [-1, 1, 1]),
-        tube.signed_distance_mm(positions),
+        mirrored(tube).distance_outside_mm(positions * [-1, 1, 1]),
+        tube.distance_outside_mm(positions),
         atol=1e-9,
     )
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shapeguide.disturbing.probabilities import lose_slab, spoil, unit_mm
-from shapeguide.training.stages.distance_bank import ABSENT_MM, signed_distance_mm
+from shapeguide.training.stages.distance_bank import ABSENT_MM, edge_distance_mm
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -20,15 +20,15 @@ def test_unit_is_a_ninth_of_the_radius_of_the_ball_of_the_mean_volume() -> None:
 def test_signed_distance_is_in_mm_and_zero_at_the_face_of_the_mask() -> None:
     mask = np.zeros((8, 3, 3), dtype=bool)
     mask[:4] = True
-    found = signed_distance_mm(mask, spacing_mm=(2.0, 9.0, 9.0))[:, 1, 1]
+    found = edge_distance_mm(mask, spacing_mm=(2.0, 9.0, 9.0))[:, 1, 1]
     # The mask ends at its grid too, on the side of the first voxel.
     assert found.tolist() == [1.0, 3.0, 3.0, 1.0, -1.0, -3.0, -5.0, -7.0]
 
 
 def test_signed_distance_of_empty_and_full_masks_is_finite() -> None:
-    empty = signed_distance_mm(np.zeros((4, 4, 4), dtype=bool), spacing_mm=(1.0, 1.0, 1.0))
+    empty = edge_distance_mm(np.zeros((4, 4, 4), dtype=bool), spacing_mm=(1.0, 1.0, 1.0))
     assert (empty == ABSENT_MM).all()
-    full = signed_distance_mm(np.ones((4, 4, 4), dtype=bool), spacing_mm=(1.0, 1.0, 1.0))
+    full = edge_distance_mm(np.ones((4, 4, 4), dtype=bool), spacing_mm=(1.0, 1.0, 1.0))
     assert (full.min(), full.max()) == (0.5, 1.5)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from shapeguide.errors import DataError, GeometryError
-from shapeguide.metrics.masks import foreground_box
 from shapeguide.metrics.overlap import dice
 
 
@@ -46,14 +45,3 @@ def test_dice_refuses_label_ids_instead_of_masks() -> None:
     mask = np.zeros((2, 2, 2), dtype=bool)
     with pytest.raises(DataError, match="reference: a mask is boolean, found int64"):
         dice(mask, mask.astype(np.int64))
-
-
-def test_the_foreground_box_holds_exactly_the_true_voxels() -> None:
-    mask = np.zeros((6, 7, 8), dtype=bool)
-    mask[1, 2, 3] = mask[4, 2, 7] = True
-    assert foreground_box(mask) == (slice(1, 5), slice(2, 3), slice(3, 8))
-    assert foreground_box(np.asfortranarray(mask)) == (slice(1, 5), slice(2, 3), slice(3, 8))
-
-
-def test_an_empty_mask_has_no_foreground_box() -> None:
-    assert foreground_box(np.zeros((2, 2, 2), dtype=bool)) is None

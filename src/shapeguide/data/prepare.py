@@ -12,6 +12,7 @@ from shapeguide.data.intensities import foreground_mask, normalise_intensities
 from shapeguide.data.label_ids import listed_ids
 from shapeguide.data.working_space import WorkingSpace, lengths_at
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.geometry.boxes import box_ends, foreground_box
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import (
     ras_grid,
@@ -138,26 +139,20 @@ def _class_map(
 
 
 def _middle_of(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
-    """Middle of the bounding box of a mask, mm."""
-    return grid.to_world(_bounding_box(mask).mean(axis=0))
-
-
-def _bounding_box(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """First and last index along each axis, shape (2, 3); the mask must not be empty."""
-    ends = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        found = np.flatnonzero(mask.any(axis=others))
-        ends.append((found[0], found[-1]))
-    return np.array(ends, dtype=np.float64).T
+    """Middle of the bounding box of a mask, or of the grid where it is empty; mm."""
+    box = foreground_box(mask)
+    return grid.centre_mm if box is None else grid.to_world(box_ends(box).mean(axis=0))
 
 
 def _check_whole(
     classes: NDArray[np.uint8], grid: Grid, working: Grid, space: WorkingSpace
 ) -> None:
     """Refuse a crop that would cut off voxels of a structure."""
-    box = working.to_index(grid.to_world(_bounding_box(classes > 0)))
-    low, high = box.min(axis=0), box.max(axis=0)
+    filled = foreground_box(classes > 0)
+    if filled is None:
+        return
+    ends = working.to_index(grid.to_world(box_ends(filled).astype(np.float64)))
+    low, high = ends.min(axis=0), ends.max(axis=0)
     shape = np.array(space.spatial_shape)
     edge = 0.5 + EDGE_VOXELS
     if (low >= -edge).all() and (high <= shape - 1 + edge).all():

@@ -141,7 +141,9 @@ def _draw_apart(
         tube = draw_tube(LOOK_ALIKES[number % len(LOOK_ALIKES)], random)
         for _ in range(TRIES):
             posed = draw_pose(tube, shell.draw(random), random, rotation_deg=180)
-            gap = structure.signed_distance_mm(posed.centreline_mm()) - tube.radius_mm * posed.scale
+            gap = (
+                structure.distance_outside_mm(posed.centreline_mm()) - tube.radius_mm * posed.scale
+            )
             if gap.min() > GAP_MM:
                 placed.append(posed)
                 break
@@ -156,7 +158,7 @@ def _draw_touching(structure: Posed, random: np.random.Generator) -> Posed:
     direction /= np.linalg.norm(direction)
     start = structure.centreline_mm()[at]
     reach = np.linspace(0, 20, 81)
-    outside = structure.signed_distance_mm(start + reach[:, None] * direction)
+    outside = structure.distance_outside_mm(start + reach[:, None] * direction)
     surface = reach[int(np.argmax(outside > 0))]
     centre = start + direction * (surface + tube.radius_mm.mean() - 0.5)
     return draw_pose(tube, centre, random, rotation_deg=180, scale=(1, 1))
@@ -214,7 +216,7 @@ def _clear_rim(
 ) -> None:
     """Leave white matter around a tube, as the tracts about a hippocampus are."""
     window = _window(tube, axes, margin_mm=RIM_MM)
-    distance = tube.signed_distance_mm(_positions(axes, window))
+    distance = tube.distance_outside_mm(_positions(axes, window))
     for tissue in tissues:
         tissue[window] *= np.clip(distance / RIM_MM, 0, 1).astype(np.float32) ** 2
 
@@ -235,7 +237,7 @@ def _paint(
     window = _window(tube, axes, margin_mm=0.0)
     if min(part.stop - part.start for part in window) < 2:
         return share
-    distance = tube.signed_distance_mm(_positions(axes, window))
+    distance = tube.distance_outside_mm(_positions(axes, window))
     width = np.sqrt(sum(slope**2 for slope in np.gradient(distance)))
     share[window] = np.clip(0.5 - distance / np.maximum(width, 1e-6), 0, 1)
     tissue[window] += share[window] * (1 - tissue[window])

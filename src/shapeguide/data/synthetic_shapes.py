@@ -129,8 +129,8 @@ class Tube:
     waves: NDArray[np.float64]
     """Waves on the surface: wave vector per mm, phase and size in mm, shape (M, 5)."""
 
-    def signed_distance_mm(self, positions_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Approximate distance (...) to the surface from positions (..., 3); negative inside."""
+    def distance_outside_mm(self, positions_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """About how far positions (..., 3) lie outside the surface, (...); negative inside."""
         _, nearest = cKDTree(self.centreline_mm).query(positions_mm)
         offset = positions_mm - self.centreline_mm[nearest]
         height = (offset * self.normals[nearest]).sum(-1)
@@ -154,10 +154,10 @@ class Posed:
     centre_mm: NDArray[np.float64]
     """Where the centre of mass of the tube lies, shape (3,)."""
 
-    def signed_distance_mm(self, positions_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Approximate distance (...) to the surface from positions (..., 3); negative inside."""
+    def distance_outside_mm(self, positions_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """About how far positions (..., 3) lie outside the surface, (...); negative inside."""
         own = (positions_mm - self.centre_mm) @ self.rotation / self.scale
-        return self.tube.signed_distance_mm(own) * self.scale
+        return self.tube.distance_outside_mm(own) * self.scale
 
     def centreline_mm(self) -> NDArray[np.float64]:
         """The centreline in the world, shape (N, 3)."""

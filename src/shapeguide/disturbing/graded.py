@@ -11,7 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
+
+from shapeguide.errors import DataError
+from shapeguide.geometry.boxes import box_ends, foreground_box
+from shapeguide.geometry.distance import signed_distance_mm
 
 Mask = NDArray[np.bool_]
 Field = NDArray[np.float64]
@@ -48,13 +52,9 @@ class Shape:
 
 def shape_of(mask: Mask, *, spacing_mm: tuple[float, float, float]) -> Shape:
     """Prepare a mask (I, J, K), not empty, for errors."""
-    inside = np.asarray(distance_transform_edt(mask, sampling=spacing_mm), dtype=np.float64)
-    outside = np.asarray(distance_transform_edt(~mask, sampling=spacing_mm), dtype=np.float64)
-    # Both count to the nearest voxel centre on the other side; the surface lies halfway.
-    half = min(spacing_mm) / 2
-    depth_mm = np.where(mask, inside - half, half - outside)
+    depth_mm = signed_distance_mm(mask, spacing_mm=spacing_mm)
     # Voxels that are equally deep go in the order in which a blurred mask would lose them.
-    depth_mm += TIE_BREAK * half * gaussian_filter(mask.astype(np.float64), 1.5)
+    depth_mm += TIE_BREAK * min(spacing_mm) / 2 * gaussian_filter(mask.astype(np.float64), 1.5)
     axes = [np.arange(n) * step for n, step in zip(mask.shape, spacing_mm, strict=True)]
     positions_mm = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     positions_mm -= positions_mm[mask].mean(axis=0)
@@ -158,12 +158,18 @@ def room_for_errors(
     """First and last index along each axis that an error of this mask may touch.
 
     Far blobs reach furthest. The indices may lie beyond the grid: it is to be padded then.
+
+    Raises:
+        DataError: If the mask is empty.
     """
-    occupied = np.argwhere(mask)
-    radius_mm = ball_radius_mm(len(occupied) * float(np.prod(spacing_mm)))
+    box = foreground_box(mask)
+    if box is None:
+        raise DataError("an empty mask has no errors of rising size; leave it out")
+    first, last = box_ends(box)
+    radius_mm = ball_radius_mm(int(mask.sum()) * float(np.prod(spacing_mm)))
     reach_mm = (BLOB_GAP + 2 * LARGEST_BLOB) * radius_mm + 2 * max(spacing_mm)
     reach = np.ceil(reach_mm / np.asarray(spacing_mm)).astype(np.int64)
-    return occupied.min(axis=0) - reach, occupied.max(axis=0) + reach
+    return first - reach, last + reach
 
 
 def _count(shape: Shape, share: float) -> int:

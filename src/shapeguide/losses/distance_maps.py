@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from shapeguide.geometry.distance import distance_across_mm
 from shapeguide.losses.region import check_same_shape
 from shapeguide.losses.terms import GuideLoss, GuideTerms
 
@@ -24,16 +24,15 @@ def signed_distances_mm(masks: Tensor, *, spacing_mm: tuple[float, float, float]
         spacing_mm: Voxel spacing.
 
     Returns:
-        In mm, negative inside, positive outside, same shape, float32; 0 everywhere for a mask that
-        is empty or full, for it has no edge.
+        In mm, negative inside as the published losses have it, same shape, float32; 0 everywhere
+        for a mask that is empty or full, for it has no edge.
     """
     inside = masks.cpu().numpy()
     distances = np.zeros(inside.shape, dtype=np.float32)
     for place in np.ndindex(*inside.shape[:2]):
         mask = inside[place]
         if mask.any() and not mask.all():
-            outward = distance_transform_edt(~mask, sampling=spacing_mm)
-            distances[place] = outward - distance_transform_edt(mask, sampling=spacing_mm)
+            distances[place] = -distance_across_mm(mask, spacing_mm=spacing_mm)
     return torch.from_numpy(distances).to(masks.device)
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from shapeguide.errors import ConfigError
+from shapeguide.geometry.boxes import foreground_box
 from shapeguide.geometry.volume import LabelMap
-from shapeguide.metrics.masks import foreground_box
 
 TOUCHING = np.ones((3, 3, 3), dtype=np.bool_)
 """Voxels that share a face, an edge or a corner are connected (26-connectivity)."""

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapeguide.errors import ConfigError, GeometryError
+from shapeguide.geometry.boxes import Box, foreground_box
 from shapeguide.geometry.volume import LabelMap, Structure, find_structure
-from shapeguide.metrics.masks import Box, foreground_box
 from shapeguide.metrics.metric import METRICS
 from shapeguide.metrics.overlap import dice
 from shapeguide.metrics.surface import assd_mm, hausdorff_mm, surface_dice, surface_distances

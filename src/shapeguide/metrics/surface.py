@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from shapeguide.errors import ConfigError, GeometryError
-from shapeguide.metrics.masks import check_masks, foreground_box
+from shapeguide.geometry.boxes import foreground_box
+from shapeguide.metrics.masks import check_masks
 
 LARGE_SURFACE = 20_000
 """From so many surface voxels on, starting threads costs less than they save."""

@@ -16,11 +16,11 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from shapeguide.geometry.distance import signed_distance_mm
 from shapeguide.report.rendering import (
     ERROR_COLOURS,
     SMOOTHING_VOXELS,
     render,
-    signed_distance_mm,
     view_of,
 )
 from shapeguide.report.theme import DARK, new_figure
@@ -195,7 +195,7 @@ class _Surfaces:
 def _surfaces_of(case: CaseView) -> _Surfaces:
     masks = {"reference": case.reference, **case.predictions}
     view = view_of(list(masks.values()), spacing_mm=case.spacing_mm)
-    distance_mm = signed_distance_mm(case.reference, spacing_mm=case.spacing_mm)
+    distance_mm = -signed_distance_mm(case.reference, spacing_mm=case.spacing_mm)
     distance_mm = gaussian_filter(np.minimum(distance_mm, 10 * HIGHEST_MM), SMOOTHING_VOXELS)
     pictures = {
         name: render(

@@ -122,27 +122,6 @@ def smoothed(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.maximum(field, ndimage.gaussian_filter(specks, SPECK_VOXELS))
 
 
-def signed_distance_mm(
-    mask: NDArray[np.bool_], *, spacing_mm: tuple[float, float, float]
-) -> NDArray[np.float64]:
-    """About how far every voxel centre is from the surface of a mask.
-
-    Args:
-        mask: Shape (I, J, K).
-        spacing_mm: Voxel spacing.
-
-    Returns:
-        Shape (I, J, K), negative inside; infinite everywhere for an empty mask.
-    """
-    if not mask.any():
-        return np.full(mask.shape, np.inf)
-    outside = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
-    inside = ndimage.distance_transform_edt(mask, sampling=spacing_mm)
-    # The surface lies between the centres of a voxel inside and one outside.
-    half = min(spacing_mm) / 2
-    return np.where(mask, half - inside, outside - half)
-
-
 def _first_crossing(
     field: NDArray[np.float32], view: View, spacing_mm: tuple[float, float, float]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

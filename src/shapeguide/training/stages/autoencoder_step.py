@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.disturbing.probabilities import lose_slab
+from shapeguide.geometry.boxes import foreground_box
 from shapeguide.losses import cross_entropy_loss, restoration_loss
-from shapeguide.metrics.masks import foreground_box
 from shapeguide.metrics.overlap import dice
 from shapeguide.models.autoencoder_model import SMALLEST_DICE
 from shapeguide.training.stages.segmentation_batches import one_hot

@@ -8,13 +8,13 @@ from math import ceil, prod
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from shapeguide.data.preprocess import PreparedCase, PreparedCases
 from shapeguide.disturbing.probabilities import unit_mm
 from shapeguide.errors import ConfigError
-from shapeguide.metrics.masks import foreground_box
+from shapeguide.geometry.boxes import foreground_box, grown_box
+from shapeguide.geometry.distance import signed_distance_mm
 
 MARGIN_MM = 10.0
 """Around the bounding box of all structures of all cases."""
@@ -81,26 +81,21 @@ def case_distances_mm(
     classes = case.classes[window]
     return torch.stack(
         [
-            torch.from_numpy(signed_distance_mm(classes == index, spacing_mm=spacing_mm))
+            torch.from_numpy(edge_distance_mm(classes == index, spacing_mm=spacing_mm))
             for index in range(1, structures + 1)
         ]
     )
 
 
-def signed_distance_mm(
+def edge_distance_mm(
     mask: NDArray[np.bool_], *, spacing_mm: tuple[float, float, float]
 ) -> NDArray[np.float32]:
-    """Distance of each voxel centre to the edge of a mask (I, J, K), positive inside.
+    """Signed distance of each voxel centre to the edge of a mask (I, J, K), positive inside.
 
-    The edge lies half a voxel from the centres on either side; a mask ends where its grid does.
-    An empty mask is `ABSENT_MM` away.
+    A mask ends where its grid does. An empty mask is `ABSENT_MM` away, and nothing is further.
     """
-    if not mask.any():
-        return np.full(mask.shape, ABSENT_MM, dtype=np.float32)
-    inside = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    outside = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
-    half = min(spacing_mm) / 2
-    return np.where(mask, inside - half, half - outside).clip(min=ABSENT_MM).astype(np.float32)
+    distance_mm = signed_distance_mm(np.pad(mask, 1), spacing_mm=spacing_mm)[1:-1, 1:-1, 1:-1]
+    return distance_mm.clip(min=ABSENT_MM).astype(np.float32)
 
 
 def _window_of(cases: PreparedCases) -> tuple[slice, ...]:
@@ -112,10 +107,7 @@ def _window_of(cases: PreparedCases) -> tuple[slice, ...]:
     if box is None:
         raise ConfigError("the restorer learns from label maps, found no structure in any case")
     margins = [ceil(MARGIN_MM / step) for step in cases.space.spacing_mm]
-    return tuple(
-        slice(max(0, part.start - margin), min(length, part.stop + margin))
-        for part, margin, length in zip(box, margins, united.shape, strict=True)
-    )
+    return grown_box(box, margins, united.shape)
 
 
 def _offsets(

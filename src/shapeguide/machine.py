@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from shapeguide.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
+    """The device of that name; `auto` takes CUDA where there is one, else the CPU.
+
+    MPS is taken when it is named: nothing of this package has been tried there yet.
 
     Raises:
         ConfigError: If this machine does not have it.
@@ -19,7 +25,9 @@ def choose_device(name: str) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
+        name = "cuda" if available["cuda"] else "cpu"
+        if name == "cpu" and available["mps"]:
+            logger.info("computing on the CPU; 'mps' is untried, and taken when it is named")
     if not available.get(name, False):
         there = ", ".join(kind for kind, has in available.items() if has)
         raise ConfigError(f"device {name!r} is not available here; choose one of: auto, {there}")

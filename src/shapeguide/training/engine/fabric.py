@@ -7,6 +7,7 @@ import logging
 from lightning_fabric import Fabric
 
 from shapeguide.machine import choose_device, choose_precision
+from shapeguide.training.engine import processes
 from shapeguide.training.settings.groups import MachineSettings
 from shapeguide.vocabulary import Precision
 
@@ -23,9 +24,15 @@ def start_fabric(machine: MachineSettings, *, precision: Precision | None = None
     device = choose_device(machine.device)
     chosen = precision or choose_precision(machine.precision, device)
     logger.info("computing on %s in %s", device.type, chosen)
+    together, here = processes.count(), processes.count_on_this_machine()
     index = [device.index or 0] if device.type == "cuda" else 1
-    return Fabric(
+    fabric = Fabric(
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=index,
+        devices=index if together == 1 else here,
+        num_nodes=together // here,
+        strategy="auto" if together == 1 else "ddp",
         precision="bf16-mixed" if chosen == "bf16" else "32-true",
     )
+    if together > 1:
+        fabric.launch()
+    return fabric

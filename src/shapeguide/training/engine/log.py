@@ -31,16 +31,20 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
     Args:
         folder: The run folder.
         done: Iterations done before this start.
+        kept: Whether anything is written; of several processes, the first alone keeps a log.
 
     Raises:
         CheckpointError: If it cannot be written.
     """
 
-    def __init__(self, folder: Path, *, done: int) -> None:
+    def __init__(self, folder: Path, *, done: int, kept: bool = True) -> None:
         self.path = folder / LOG_FILE
-        kept = [row for row in read_log(self.path) if row["iteration"] <= done]
+        self._board: SummaryWriter | None = None
+        if not kept:
+            return
+        rows = [row for row in read_log(self.path) if row["iteration"] <= done]
         try:
-            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
             self._board = _open_board(folder / TENSORBOARD_FOLDER, done)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
@@ -51,6 +55,8 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         Raises:
             CheckpointError: If they cannot be written.
         """
+        if self._board is None:
+            return
         try:
             with self.path.open("a", encoding="utf-8", newline="\n") as opened:
                 opened.write(json.dumps({"iteration": iteration, **figures}) + "\n")
@@ -65,7 +71,8 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shapeguide.errors import ShapeguideError
 from shapeguide.progress import ProgressBar
+from shapeguide.training.engine import processes
 from shapeguide.training.engine.checkpoint import (
     CHECKPOINT_FILE,
     TrainingState,
@@ -78,6 +79,17 @@ class LoopPlan:
     num_workers: int = 0
     progress: bool = True
 
+    def validates_after(self, done: int) -> bool:
+        """Whether it is time to validate after so many iterations; it always is after the last."""
+        if self.validate_every == 0:
+            return False
+        return done % self.validate_every == 0 or done == self.iterations
+
+    def saves_after(self, done: int, *, seconds: float) -> bool:
+        """Whether it is time to save after so many iterations, so long after the last time."""
+        due = done % self.checkpoint_every == 0 or done == self.iterations
+        return due or seconds >= self.checkpoint_seconds
+
     @classmethod
     def of(
         cls,
@@ -128,6 +140,8 @@ def train_loop(
 ) -> None:
     """Train from the checkpoint in the run folder, or from the start, to the last iteration.
 
+    Of several processes, the first alone validates and writes.
+
     Randomness belongs to the batch and the step, which draw it from the seed and the iteration
     number; so a resumed training does exactly what an undisturbed one would have done. Ctrl-C and
     SIGTERM end the current iteration, save, and then raise KeyboardInterrupt; a second one raises
@@ -148,27 +162,31 @@ def train_loop(
     if checkpoint.is_file():
         load_checkpoint(state, checkpoint, iterations=plan.iterations)
     start = state.iteration
+    processes.wait_for_all()  # nobody writes before everybody has read
+    first = processes.is_first()
     with (
-        TrainingLog(run_dir, done=start) as log,
-        ProgressBar(plan.title, total=plan.iterations, done=start, shown=plan.progress) as bar,
+        TrainingLog(run_dir, done=start, kept=first) as log,
+        ProgressBar(
+            plan.title, total=plan.iterations, done=start, shown=plan.progress and first
+        ) as bar,
     ):
         keeper = _Keeper(state, plan.title, checkpoint)
         reporter = _Reporter(plan, log, bar)
-        with stop_requests(lambda: bar.say(keeper.farewell())) as stop:
+        with stop_requests(lambda: bar.say(keeper.farewell()) if first else None) as stop:
             for iteration, batch in _batches(task.batches, plan, start, fabric):
                 rate = plan.learning_rate(iteration)
                 terms = _step(state, task, iteration, batch, rate=rate, fabric=fabric)
                 state.iteration = done = iteration + 1
                 last = done == plan.iterations
+                stopping = processes.agree_on_any(stop.is_set())
                 reporter.report(done, terms.watched(), rate)
-                if plan.validate_every and (done % plan.validate_every == 0 or last):
+                if first and plan.validates_after(done):
                     _validate(state, task, log)
-                if done in task.milestones:
+                if first and done in task.milestones:
                     keeper.keep(task.milestones[done])
-                due = done % plan.checkpoint_every == 0 or keeper.age() >= plan.checkpoint_seconds
-                if due or last or stop.is_set():
+                if first and (stopping or plan.saves_after(done, seconds=keeper.age())):
                     keeper.save()
-                if stop.is_set() and not last:
+                if stopping and not last:
                     raise KeyboardInterrupt
 
 

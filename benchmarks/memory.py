@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import shapeguide as sg
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.losses import ShapeLoss

@@ -29,7 +29,7 @@ from rich.table import Table
 import shapeguide as sg
 from shapeguide.commands.arguments import Structures, parse_structures
 from shapeguide.data.case import Case
-from shapeguide.data.preprocess import prepare_volume
+from shapeguide.data.prepare import prepare_volume
 from shapeguide.disturbing.images import DEGRADATIONS, degrade
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Volume

@@ -24,7 +24,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import shapeguide as sg
-from shapeguide.data.preprocess import PreparedCases, choose_working_space
+from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.working_space import choose_working_space
 from shapeguide.losses import LossTerms, ShapeLoss
 from shapeguide.models.segmenter import build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.autoencoder_model import AutoencoderDescription, build_autoencoder
 from shapeguide.models.model_files import write_description, write_weights

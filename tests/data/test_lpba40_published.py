@@ -18,7 +18,8 @@ import shapeguide as sg
 from shapeguide import commands
 from shapeguide.cli import main
 from shapeguide.data.air_transforms import LAYOUT, read_air
-from shapeguide.data.preprocess import WorkingSpace, prepare_case
+from shapeguide.data.prepare import prepare_case
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import DataError
 
 SHAPE = (32, 12, 32)  # few slices of coronal scans, as 256 x 124 x 256

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from shapeguide.data.case import Case
 from shapeguide.data.nifti import read_label_map, read_volume
-from shapeguide.data.preprocess import WorkingSpace
 from shapeguide.data.provenance import ORIGIN_FILE
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Structure, Volume

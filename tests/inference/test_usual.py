@@ -14,7 +14,7 @@ import pytest
 
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.preprocess import prepare_volume
+from shapeguide.data.prepare import prepare_volume
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.inference import usual
 from shapeguide.inference.prediction import prepared_probabilities

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import shapeguide as sg
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.autoencoder_model import (

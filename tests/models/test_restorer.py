@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.restorer_model import (

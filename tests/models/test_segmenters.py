@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.fcn import Fcn

@@ -15,7 +15,7 @@ import torch
 import shapeguide as sg
 from shapeguide.cli import main
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.preprocess import prepare_volume
+from shapeguide.data.prepare import prepare_volume
 from shapeguide.errors import ConfigError
 from shapeguide.inference.prediction import prepared_probabilities
 from shapeguide.models.model_files import MODEL_FILE

@@ -1,1 +1,1 @@
-"""Files, dataset descriptions, preprocessing and the embedded synthetic cohort."""
+"""Files, dataset descriptions, preparation and the embedded synthetic cohort."""

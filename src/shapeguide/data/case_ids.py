@@ -49,7 +49,7 @@ def case_id_in_folder(scan: Path) -> str:
     """Case id of one scan, by the layout of the folder that it lies in.
 
     Raises:
-        DataError: As `scans_by_case`.
+        DataError: If the folder cannot be told apart into cases, see `scans_by_case`.
     """
     if scan.is_file():
         for case_id, path in scans_by_case(scan.parent).items():

@@ -1,4 +1,4 @@
-"""One volume or case in the working space: RAS, one spacing, one shape, normalised."""
+"""One volume or case is brought to the working space: RAS, one spacing, one shape, normalised."""
 
 from __future__ import annotations
 
@@ -77,10 +77,13 @@ def prepare_case(case: Case, space: WorkingSpace) -> PreparedCase:
 def prepare_label_map(case: Case, space: WorkingSpace) -> PreparedLabelMap:
     """The label map as `prepare_case` gives it, without its image.
 
-    Of the image the header is read, and the voxels where they say what the space is centred on.
+    The header of the image is read, and its voxels where they say what the space is centred on.
 
     Raises:
-        As `prepare_case`, but for faults of the image.
+        DataError: If the label map is unusable, no structure is present at all, or the crop would
+            cut a structure.
+        GeometryError: If image and label map do not overlap.
+        ConfigError: If the case has no structures.
     """
     with naming(case.id):
         return _label_map(case, space, None)

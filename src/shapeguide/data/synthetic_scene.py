@@ -41,7 +41,7 @@ class Scene:
 
     structure: Posed
     look_alikes: tuple[Posed, ...]
-    """Of the same tissue as the structure; the first touches it."""
+    """Tubes of the tissue of the structure; the first touches it."""
     fluid: tuple[Posed, ...]
     folds: NDArray[np.float64]
     """Waves whose sum is high where grey folds are: vector per mm, phase, size; shape (M, 5)."""

@@ -37,7 +37,7 @@ class Shape:
     depth_mm: Field
     """Distance to the surface, positive inside, shape (I, J, K)."""
     positions_mm: Field
-    """Of every voxel from the centroid, shape (I, J, K, 3)."""
+    """Position of every voxel from the centroid, shape (I, J, K, 3)."""
 
     @property
     def volume(self) -> int:
@@ -67,17 +67,17 @@ def ball_radius_mm(volume_mm3: float) -> float:
 
 
 def eroded(shape: Shape, share: float, generator: np.random.Generator) -> Mask:
-    """Without the outermost `share` of the volume."""
+    """The mask without the outermost `share` of its volume."""
     return _highest(shape.depth_mm, _count(shape, 1 - share))
 
 
 def dilated(shape: Shape, share: float, generator: np.random.Generator) -> Mask:
-    """With the nearest voxels around it, `share` of its volume."""
+    """The mask with the nearest voxels around it, `share` of its volume."""
     return _highest(shape.depth_mm, _count(shape, 1 + share))
 
 
 def without_tip(shape: Shape, share: float, generator: np.random.Generator) -> Mask:
-    """Cut off by a plane across the longest axis, at an end drawn at random."""
+    """The mask cut off by a plane across its longest axis, at an end drawn at random."""
     inside = shape.positions_mm[shape.mask]
     _, directions = np.linalg.eigh(inside.T @ inside)
     along = inside @ directions[:, -1] * generator.choice([-1.0, 1.0])
@@ -85,14 +85,14 @@ def without_tip(shape: Shape, share: float, generator: np.random.Generator) -> M
 
 
 def with_hole(shape: Shape, share: float, generator: np.random.Generator) -> Mask:
-    """Without the voxels nearest to its deepest one."""
+    """The mask without the voxels nearest to its deepest one."""
     inside = shape.positions_mm[shape.mask]
     deepest = inside[shape.depth_mm[shape.mask].argmax()]
     return _without(shape, -np.linalg.norm(inside - deepest, axis=1), share)
 
 
 def with_far_blob(shape: Shape, share: float, generator: np.random.Generator) -> Mask:
-    """With a ball of `share` of its volume, away from its surface in a random direction."""
+    """The mask with a ball of `share` of its volume, away from it in a random direction."""
     direction = generator.standard_normal(3)
     away_mm = (BLOB_GAP + LARGEST_BLOB) * shape.ball_radius_mm
     nearly_mm = max(shape.spacing_mm)
@@ -103,11 +103,11 @@ def with_far_blob(shape: Shape, share: float, generator: np.random.Generator) ->
 
 
 def roughened(shape: Shape, amplitude: float, generator: np.random.Generator) -> Mask:
-    """Its surface moved by smooth noise of that standard deviation, at equal volume.
+    """The mask with its surface moved by smooth noise of that amplitude, at equal volume.
 
     Args:
         shape: The mask.
-        amplitude: In radii of the ball of equal volume.
+        amplitude: Standard deviation of the noise, in radii of the ball of equal volume.
         generator: Source of randomness.
     """
     radius_mm = shape.ball_radius_mm

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shapeguide.data.preprocess import prepare_volume
+from shapeguide.data.prepare import prepare_volume
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Structure, Volume

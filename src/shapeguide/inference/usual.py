@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.preprocess import prepare_volume
+from shapeguide.data.prepare import prepare_volume
 from shapeguide.inference.prediction import check_restorer_fits, prepared_probabilities
 from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import (

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.mask_autoencoder import MaskAutoencoder

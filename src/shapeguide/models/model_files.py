@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError
 from shapeguide.geometry.volume import Structure, check_structures
 from shapeguide.models.memory import check_window

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import ndimage
 from torch import nn
 
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.model_files import (

@@ -11,7 +11,7 @@ import torch
 from pydantic import model_validator
 from torch import nn
 
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.machine import choose_device

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from shapeguide.data.preprocess import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.model_files import (
     ModelDescription,

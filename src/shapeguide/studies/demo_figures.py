@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shapeguide.data.dataset import Case, Dataset
 from shapeguide.data.nifti import read_label_map
-from shapeguide.data.preprocess import PreparedCases
+from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.geometry.resample import to_ras
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.report.charts import (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.preprocess import PreparedCases, WorkingSpace, choose_working_space
+from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.working_space import WorkingSpace, choose_working_space
 from shapeguide.errors import ConfigError
 from shapeguide.models.segmenter import divisor_of
 from shapeguide.training.settings.groups import TrainSettings

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.preprocess import PreparedCases, WorkingSpace
+from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import ConfigError
 from shapeguide.storage.whole import write_json
 from shapeguide.studies.separation.folder import Table1Files

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
 from shapeguide.data.nifti import write_label_map
-from shapeguide.data.preprocess import prepare_volume
+from shapeguide.data.prepare import prepare_volume
 from shapeguide.disturbing.images import degrade
 from shapeguide.errors import CheckpointError
 from shapeguide.geometry.resample import resample_channels

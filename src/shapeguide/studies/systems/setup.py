@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shapeguide.data.dataset import Dataset, check_apart
-from shapeguide.data.preprocess import choose_working_space
+from shapeguide.data.working_space import choose_working_space
 from shapeguide.errors import DataError
 from shapeguide.models.segmenter import SEGMENTERS, divisor_of
 from shapeguide.studies.systems.design import Table2Design

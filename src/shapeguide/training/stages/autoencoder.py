@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 import shapeguide
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.preprocess import PreparedCases
+from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.warp import draw_affine_warps, warp_classes
 from shapeguide.models.autoencoder_model import (

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shapeguide.data.preprocess import PreparedCase, PreparedCases
+from shapeguide.data.prepare import PreparedCase
+from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.disturbing.probabilities import unit_mm
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.boxes import foreground_box, grown_box

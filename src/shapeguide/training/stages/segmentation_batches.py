@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset as TorchDataset
 
-from shapeguide.data.preprocess import PreparedCases
+from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.geometry.warp import draw_affine_warps, warp_classes, warp_images
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.engine.seeds import ORDER_OF_CASES, Stage, generator_for

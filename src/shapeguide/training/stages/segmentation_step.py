@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from shapeguide.data.preprocess import PreparedCases
+from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.losses import GuideLoss, LossTerms, balanced, cross_entropy_loss, dice_loss
 from shapeguide.training.engine.seeds import Stage, generator_for
 from shapeguide.training.settings.groups import TrainSettings

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 import shapeguide
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.preprocess import PreparedCases, WorkingSpace
+from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import ConfigError
 from shapeguide.models.model_files import write_description, write_weights
 from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, load_shape_network

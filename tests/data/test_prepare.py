@@ -9,25 +9,20 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shapeguide.data import preprocess
+from shapeguide.data import prepared_cases
 from shapeguide.data.cache import default_cache_dir, entry_key
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import read_dataset
 from shapeguide.data.nifti import write_label_map, write_volume
-from shapeguide.data.preprocess import (
-    PreparedCase,
-    PreparedCases,
-    WorkingSpace,
-    choose_working_space,
-    prepare_case,
-    prepare_label_map,
-    prepare_volume,
-)
+from shapeguide.data.prepare import PreparedCase, prepare_case, prepare_label_map, prepare_volume
+from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.working_space import WorkingSpace, choose_working_space
 from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import resample_channels
@@ -189,8 +184,9 @@ def test_a_case_without_structures_is_refused(tmp_path: Path) -> None:
 def test_an_all_zero_image_is_refused_by_name(tmp_path: Path) -> None:
     case = write_case(tmp_path)
     write_volume(Volume(np.zeros((10, 12, 14), np.float32), Grid((10, 12, 14), LAS)), case.image)
-    with pytest.raises(DataError, match="case: the image is constant: every voxel is 0"):
-        prepare_case(case, WorkingSpace(ONE_MM, (16, 16, 16)))
+    for centre in get_args(Centre):
+        with pytest.raises(DataError, match="case: the image is constant: every voxel is 0"):
+            prepare_case(case, WorkingSpace(ONE_MM, (16, 16, 16), centre))
 
 
 def test_a_prepared_volume_covers_all_of_the_scan(tmp_path: Path) -> None:
@@ -246,7 +242,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         prepared.append(case.id)
         return real(case, space)
 
-    monkeypatch.setattr(preprocess, "prepare_case", counting)
+    monkeypatch.setattr(prepared_cases, "prepare_case", counting)
     return prepared
 
 

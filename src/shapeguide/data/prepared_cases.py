@@ -10,28 +10,14 @@ from typing import overload
 
 from shapeguide.data.cache import default_cache_dir, entry_key, load_entry, store_entry
 from shapeguide.data.case import Case, naming
-from shapeguide.data.intensities import normalise_intensities
 from shapeguide.data.prepare import (
     PreparedCase,
     PreparedLabelMap,
     add_image,
     prepare_case,
     prepare_label_map,
-    prepare_volume,
 )
-from shapeguide.data.working_space import WorkingSpace, choose_working_space
-
-__all__ = [
-    "PreparedCase",
-    "PreparedCases",
-    "PreparedLabelMap",
-    "WorkingSpace",
-    "choose_working_space",
-    "normalise_intensities",
-    "prepare_case",
-    "prepare_label_map",
-    "prepare_volume",
-]
+from shapeguide.data.working_space import WorkingSpace
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +82,7 @@ class PreparedCases(Sequence[PreparedCase]):
         """The label map of a case, of which no image need be read.
 
         Raises:
-            DataError: As `prepare_label_map`.
+            DataError: If the label map cannot be prepared, see `prepare_label_map`.
         """
         if place in self._prepared or not self._label_maps_fit:
             return self[place]
@@ -112,7 +98,7 @@ class PreparedCases(Sequence[PreparedCase]):
         """Prepare every case now, so that worker processes share them and bad cases show early.
 
         Raises:
-            DataError: As `prepare_case`, for the first case that cannot be prepared.
+            DataError: If a case cannot be prepared, see `prepare_case`; of the first such case.
         """
         for place in range(len(self)):
             self[place]

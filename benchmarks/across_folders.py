@@ -3,7 +3,7 @@
     python benchmarks/across_folders.py RESULTS SYSTEM OTHER_RESULTS OTHER_SYSTEM
 
 For systems that cannot stand in one folder because their settings differ, such as the depth of the
-network. Both folders are of finished `shapeguide experiment table2` commands on the same test
+network. Both folders are of finished `shapeguide study systems` commands on the same test
 cases; what only one of them has is left out. The largest component is kept in both.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/against_raw.py RESULTS
 
-RESULTS is the folder of a finished `shapeguide experiment table2` with plain and shape. Its
+RESULTS is the folder of a finished `shapeguide study systems` with plain and shape. Its
 comparisons pair predictions of the same post-processing. Keeping the largest component throws away
 what lies beyond a missing slab, so here the default, restored and with its largest component kept,
 stands against plain predictions with and without theirs.

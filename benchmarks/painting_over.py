@@ -2,7 +2,7 @@
 
     python benchmarks/painting_over.py DATASET RESULTS --structure hippocampus=1,2 [--regime all]
 
-RESULTS is the folder of a finished `shapeguide experiment table2` on that dataset. In each test
+RESULTS is the folder of a finished `shapeguide study systems` on that dataset. In each test
 scan a part of the structure is taken out, an end as by a resection or a ball as by a lesion, and
 filled with dark fluid; the reference loses it too. The guided segmenter's prediction is then
 restored as `shapeguide predict` does. The table shows how much of the missing part is predicted all
@@ -36,7 +36,7 @@ from shapeguide.disturbing.graded import shape_of, with_hole, without_tip
 from shapeguide.geometry.volume import LabelMap, Volume
 from shapeguide.inference.usual import calibrated
 from shapeguide.models.restorer_model import restore
-from shapeguide.studies.systems.folder import read_json
+from shapeguide.storage.whole import read_json
 from shapeguide.studies.systems.scoring import case_seed
 
 TAKEN_OUT = {"end": without_tip, "ball": with_hole}
@@ -81,7 +81,7 @@ def main(
     cases = sg.read_dataset(dataset).with_structures(**parse_structures(structure))
     if len(cases.structures) != 1:
         raise SystemExit("give one structure: a part is taken out of one at a time")
-    test = set(read_json(results / "experiment.json")["dataset"]["test"])
+    test = set(read_json(results / "study.json")["dataset"]["test"])
     rows = [
         row
         for seed in seeds

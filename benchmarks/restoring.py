@@ -2,7 +2,7 @@
 
     python benchmarks/restoring.py DATASET RESULTS --structure hippocampus=1,2 [--regime all]
 
-RESULTS is the folder of a finished `shapeguide experiment table2` on that dataset. Of each seed the
+RESULTS is the folder of a finished `shapeguide study systems` on that dataset. Of each seed the
 guided segmenter and the restorer of its regime are taken. How much the restorer disagrees with the
 segmenter is measured on some of its own scans, as `shapeguide train` does; then other training
 cases, clean and degraded, are restored where it disagrees more than with a share of those, with
@@ -78,7 +78,7 @@ def main(
     """
     torch.set_num_threads(1)
     cases = sg.read_dataset(dataset).with_structures(**parse_structures(structure))
-    test = set(json.loads((results / "experiment.json").read_text())["dataset"]["test"])
+    test = set(json.loads((results / "study.json").read_text())["dataset"]["test"])
     rows = [
         row
         for seed in seeds

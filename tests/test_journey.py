@@ -113,10 +113,10 @@ def test_an_option_that_an_experiment_varies_itself_is_refused(
     for words in (
         ("guidance", "--alpha", "5"),
         ("guidance", "--cap_form=hard"),
-        ("table2", "--segmenter", "vnet"),
-        ("table1", "--shape.pose", "grid"),
+        ("systems", "--segmenter", "vnet"),
+        ("separation", "--shape.pose", "grid"),
     ):
-        assert main(["experiment", words[0], str(cohort), *choice, *words[1:]]) == 2
+        assert main(["study", words[0], str(cohort), *choice, *words[1:]]) == 2
         assert "would change nothing" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

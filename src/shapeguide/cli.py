@@ -20,8 +20,11 @@ SUMMARIES = {
     "predict": "segment scans with a trained run",
     "evaluate": "score predictions against references",
     "demo": "train and compare on a synthetic cohort, with a report",
-    "experiment": "compare methods: table1, table2, guidance, and the findings page",
+    "study": "compare methods: separation (table 1), systems (table 2), guidance",
 }
+
+RENAMED = {"experiment": "study separation, study systems or study guidance"}
+"""Commands of earlier versions, and what they are called now."""
 
 REFUSED, INTERRUPTED = 2, 130
 
@@ -40,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     start = next((i for i, word in enumerate(given) if not word.startswith("-")), len(given))
-    options = _parser().parse_args(given[: start + 1])
+    parser = _parser()
+    if start < len(given) and given[start] in RENAMED:
+        parser.error(f"{given[start]} is now called {RENAMED[given[start]]}")
+    options = parser.parse_args(given[: start + 1])
     debug = options.debug or bool(os.environ.get("SHAPEGUIDE_DEBUG"))
     return _run(options.command, given[start + 1 :], debug=debug)
 

@@ -8,10 +8,10 @@ from typing import Protocol
 import tyro
 
 from shapeguide.commands.cohorts import Demo, Describe, Synthesize
-from shapeguide.commands.experiments import experiment_command
 from shapeguide.commands.models import Predict, train_command
 from shapeguide.commands.options import HELP, HELP_ALL, asks_for_help, option_rules
 from shapeguide.commands.scores import Evaluate
+from shapeguide.commands.studies import study_command
 from shapeguide.commands.terminal import show_log, tell
 
 
@@ -30,7 +30,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], type[Command]]] = {
     "predict": lambda _: Predict,
     "evaluate": lambda _: Evaluate,
     "demo": lambda _: Demo,
-    "experiment": experiment_command,
+    "study": study_command,
 }
 """Name to the class that parses these arguments: the options of `train` depend on its preset."""
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
+from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+
+from shapeguide.storage.whole import written_whole
 
 DOTS_PER_INCH = 150
 
@@ -89,19 +96,41 @@ def style_legend(axes: Axes, theme: Theme) -> None:
         axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, handlelength=1.4)
 
 
+def few_ticks(axes: Axes) -> None:
+    """So few numbers along a narrow panel that they do not run into each other or the next one."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, prune="both"))
+
+
 def as_png(figure: Figure, *, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     """The figure as the bytes of a PNG file."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor=figure.get_facecolor())
-    return buffer.getvalue()
+    return _saved(figure, format="png", dpi=dots_per_inch)
 
 
 def as_jpeg(figure: Figure) -> bytes:
     """The figure as the bytes of a JPEG file: for photographs and scans, a fraction of a PNG."""
+    return _saved(figure, format="jpeg", pil_kwargs={"quality": 88})
+
+
+def write_picture(path: Path, content: bytes) -> None:
+    """Write the bytes of a picture, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_themed(folder: Path, name: str, draw: Callable[[Theme], Figure]) -> None:
+    """Write a figure for light and for dark pages, as `name.png` and `name-dark.png`."""
+    stem, _, suffix = name.rpartition(".")
+    for ending, theme in themed():
+        write_picture(folder / f"{stem}{ending}.{suffix}", as_png(draw(theme)))
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    """The bytes of a picture file; every text is shown as it is written, dollar signs too."""
     buffer = BytesIO()
-    figure.savefig(
-        buffer, format="jpeg", facecolor=figure.get_facecolor(), pil_kwargs={"quality": 88}
-    )
+    with rc_context({"text.parse_math": False}):
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+        figure.savefig(buffer, facecolor=figure.get_facecolor(), **options)
     return buffer.getvalue()
 
 

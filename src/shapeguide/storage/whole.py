@@ -117,18 +117,26 @@ def parse_json(text: str, source: Path | str) -> Any:
     return content
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: pd.DataFrame, *, digits: int | None = None) -> None:
     """Write a table as CSV, whole or not at all, without the index.
 
     Missing values become empty cells. Text that a spreadsheet program would run as a formula gets
     an apostrophe in front, which `read_table` takes away again; line ends in text become plain.
+
+    Args:
+        path: The file.
+        table: The table; its index is left out.
+        digits: Significant digits of numbers that are not whole; all that they have when not given.
     """
+    shown = None if digits is None else f"%.{digits}g"
     safe = table.copy()
     for name in safe.columns:
         if not _is_number(safe[name]):
             safe[name] = safe[name].map(_as_text)
     with written_whole(path) as temporary:
-        safe.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+        safe.to_csv(
+            temporary, index=False, lineterminator="\n", encoding="utf-8", float_format=shown
+        )
 
 
 def read_table(path: Path, columns: Sequence[str], *, text: Sequence[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What table 1 compares: objectives, poses, seeds; and the settings of each of its cells.
+"""What a study of separation compares: objectives, poses, seeds; the settings of each condition.
 
 Nothing here imports torch, so that the command line can show its help at once.
 """
@@ -24,7 +24,7 @@ OBJECTIVES = (AS_PRINTED, *vocabulary.OBJECTIVES)
 
 
 @dataclass(frozen=True)
-class Table1Design:
+class SeparationDesign:
     """What is compared.
 
     Raises:
@@ -45,11 +45,11 @@ class Table1Design:
             raise ConfigError(f"seeds: expected different numbers from 0, found {self.seeds}")
         if self.pairs < FEWEST_PAIRS:
             raise ConfigError(f"pairs: expected at least {FEWEST_PAIRS}, found {self.pairs}")
-        if not list(self.cells(("any",))):
+        if not list(self.conditions(("any",))):
             raise ConfigError(f"{AS_PRINTED} is defined in the grid pose only; add it to the poses")
 
-    def cells(self, structures: Sequence[str]) -> Iterator[Cell]:
-        """Every cell of the table, in its order."""
+    def conditions(self, structures: Sequence[str]) -> Iterator[Condition]:
+        """Every condition of the table, in its order."""
         for structure in structures:
             for objective in self.objectives:
                 for pose in self.poses:
@@ -57,11 +57,11 @@ class Table1Design:
                     if objective == AS_PRINTED and pose != "grid":
                         continue
                     for seed in self.seeds:
-                        yield Cell(structure, objective, pose, seed)
+                        yield Condition(structure, objective, pose, seed)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Condition:
     """One shape network of the table."""
 
     structure: str
@@ -75,7 +75,7 @@ class Cell:
         return f"{quote(self.structure, safe=' ')}-{self.objective}-{self.pose}-seed{self.seed}"
 
     def place(self, structures: Sequence[str]) -> tuple[int, ...]:
-        """Where the cell stands in a table with the structures in this order."""
+        """Where the condition stands in a table with the structures in this order."""
         return (
             structures.index(self.structure),
             OBJECTIVES.index(self.objective),
@@ -84,7 +84,7 @@ class Cell:
         )
 
     def settings(self, given: TrainSettings) -> TrainSettings:
-        """The settings of this cell: those given, with its own objective, pose and seed.
+        """The settings of this condition: those given, with its own objective, pose and seed.
 
         Unless a number of validation cases is given, there are none: what a table needs to know is
         measured on the held-out cases, and all others are there to train on.

@@ -1,4 +1,4 @@
-"""The figures of table 1: distances of pairs, of warps and of errors, one file each a structure."""
+"""The figures of a study of separation: distances of pairs, of warps, of errors; by structure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from shapeguide.report.theme import LIGHT, Theme, as_png, new_figure, style_axes
-from shapeguide.storage.whole import written_whole
-from shapeguide.studies.separation.cell import Measured
-from shapeguide.studies.separation.design import OBJECTIVES, Cell
-from shapeguide.studies.separation.folder import Table1Files
+from shapeguide.report.theme import LIGHT, Theme, as_png, new_figure, style_axes, write_picture
+from shapeguide.storage.whole import read_table
+from shapeguide.studies.separation.design import OBJECTIVES, Condition
+from shapeguide.studies.separation.measure import Measured, SeparationFiles
 from shapeguide.studies.separation.tables import published_of
 from shapeguide.training.settings.groups import TrainSettings
 
@@ -24,6 +23,9 @@ SAME, DIFFERENT = 0, 1
 LINE_STYLES = {"aligned": "solid", "canonical": (0, (1, 1)), "grid": (0, (4, 2))}
 UNITS = "distance (1 = two people)"
 PERCENTILE_SHOWN = 99.5
+DISTANCES = ("same", "different")
+CONDITION = ("dataset", "structure", "objective", "pose")
+"""Columns of text that say which condition a row is of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,41 +54,47 @@ class ProbePanel:
 
 
 def draw_figures(
-    files: Table1Files, measured: Mapping[Cell, Measured], settings: TrainSettings
+    files: SeparationFiles, measured: Mapping[Condition, Measured], settings: TrainSettings
 ) -> None:
     """Write all figures of the results folder."""
-    tables = {name: pd.read_csv(files.table(name)) for name in ("warps", "errors")}
-    for structure in dict.fromkeys(cell.structure for cell in measured):
-        cells = {cell: one for cell, one in measured.items() if cell.structure == structure}
-        warps, errors = (
-            table[table["structure"].astype(str) == structure] for table in tables.values()
-        )
+    tables = [
+        read_table(files.table(name), ("distance",), text=(*CONDITION, kind))
+        for name, kind in (("warps", "variation"), ("errors", "error"))
+    ]
+    for structure in dict.fromkeys(condition.structure for condition in measured):
+        chosen = {one: found for one, found in measured.items() if one.structure == structure}
+        warps, errors = (table[table["structure"] == structure] for table in tables)
         drawn = {
-            "separation": separation_figure(separation_rows(files, cells), structure, LIGHT),
+            "separation": separation_figure(separation_rows(files, chosen), structure, LIGHT),
             "warps": probe_figure(warp_panels(warps, settings), structure, LIGHT),
             "errors": probe_figure(error_panels(errors), structure, LIGHT),
         }
         for name, figure in drawn.items():
-            with written_whole(files.pictures / f"{name}_{quote(structure)}.png") as temporary:
-                temporary.write_bytes(as_png(figure))
+            write_picture(files.figures / f"{name}_{quote(structure)}.png", as_png(figure))
 
 
-def separation_rows(files: Table1Files, measured: Mapping[Cell, Measured]) -> list[SeparationRow]:
-    """What the first figure shows of the cells of one structure."""
+def separation_rows(
+    files: SeparationFiles, measured: Mapping[Condition, Measured]
+) -> list[SeparationRow]:
+    """What the first figure shows of the conditions of one structure."""
     rows = []
-    for objective, pose in dict.fromkeys((cell.objective, cell.pose) for cell in measured):
-        cells = {
-            cell: found
-            for cell, found in measured.items()
-            if (cell.objective, cell.pose) == (objective, pose)
+    for objective, pose in dict.fromkeys(
+        (condition.objective, condition.pose) for condition in measured
+    ):
+        same_kind = {
+            condition: found
+            for condition, found in measured.items()
+            if (condition.objective, condition.pose) == (objective, pose)
         }
         parts = []
-        for cell, found in cells.items():
-            pairs = pd.read_csv(files.cell_table(cell, "pairs"))[["same", "different"]].to_numpy()
+        for condition, found in same_kind.items():
+            pairs = read_table(files.part(condition, "pairs"), DISTANCES, text=())[
+                [*DISTANCES]
+            ].to_numpy()
             parts.append(pairs / found.different if found.different > 0 else pairs)
         same, different = np.concatenate(parts).T
         means = {
-            name: float(np.mean([getattr(found, name) for found in cells.values()]))
+            name: float(np.mean([getattr(found, name) for found in same_kind.values()]))
             for name in ("ratio", "auc", "rank1")
         }
         summary = (f"{means['ratio']:.2f}", f"{means['auc']:.3f}", f"{means['rank1']:.2f}")

@@ -1,4 +1,4 @@
-"""The tables of table 1: one row per cell as CSV, and as text beside the published figures."""
+"""The tables of a study of separation: a row per condition; and the published figures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from shapeguide.storage.whole import written_whole
-from shapeguide.studies.separation.cell import Measured
-from shapeguide.studies.separation.design import Cell
-from shapeguide.studies.separation.folder import Table1Files
+from shapeguide.storage.whole import read_table, write_table
+from shapeguide.studies.separation.design import Condition
+from shapeguide.studies.separation.measure import Measured, SeparationFiles
 
 FIGURES = ("same", "different", "ratio", "auc", "rank1", "signature_std", "seconds")
 COLUMNS = ("dataset", "structure", "objective", "pose", *FIGURES)
 """Columns of `table1.csv`; `seed` follows them where there are several."""
+PROBED = ("variation", "error")
+"""Columns of text in the tables of probes."""
+DIGITS = 6
+"""Significant ones of every number."""
 INTERVALS = tuple(f"{name}_{end}" for name in ("ratio", "auc", "rank1") for end in ("low", "high"))
 
 PUBLISHED = {
@@ -29,53 +32,50 @@ PUBLISHED = {
 Source: He, Bao, Chung, "3D Deep Affine-Invariant Shape Learning for Brain MR Image Segmentation",
 DLMIA 2018, table 1 (LPBA40).
 """
-SHOWN_FIGURES = (
-    "same", "different", "ratio", "AUC", "rank-1", "spread", "seconds", "train", "held out",
-)  # fmt: skip
 SIDES = {"left": "left", "l": "left", "lh": "left", "right": "right", "r": "right", "rh": "right"}
-PUBLISHED_NAME = "published"
 
 
-def write_tables(dataset: str, measured: Mapping[Cell, Measured], files: Table1Files) -> None:
+def write_tables(
+    dataset: str, measured: Mapping[Condition, Measured], files: SeparationFiles
+) -> None:
     """Write all tables of the results folder, each whole or not at all."""
     tables = {
-        "table1": cell_table(dataset, measured),
+        "table1": condition_table(dataset, measured),
         "table1_intervals": interval_table(dataset, measured),
         "warps": _joined(dataset, measured, files, "warps"),
         "errors": _joined(dataset, measured, files, "errors"),
     }
-    published = published_table(list(dict.fromkeys(cell.structure for cell in measured)))
+    published = published_table(list(dict.fromkeys(condition.structure for condition in measured)))
     if len(published):
         tables["published"] = published
     for name, table in tables.items():
-        with written_whole(files.table(name)) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_table(files.table(name), table, digits=DIGITS)
 
 
-def cell_table(dataset: str, measured: Mapping[Cell, Measured]) -> pd.DataFrame:
-    """One row per cell with the columns `COLUMNS`, and `seed` last if there are several."""
+def condition_table(dataset: str, measured: Mapping[Condition, Measured]) -> pd.DataFrame:
+    """One row per condition with the columns `COLUMNS`, and `seed` last if there are several."""
     rows = [
         {
             "dataset": dataset,
-            "structure": cell.structure,
-            "objective": cell.objective,
-            "pose": cell.pose,
+            "structure": condition.structure,
+            "objective": condition.objective,
+            "pose": condition.pose,
             **{name: getattr(found, name) for name in FIGURES},
-            "seed": cell.seed,
+            "seed": condition.seed,
         }
-        for cell, found in measured.items()
+        for condition, found in measured.items()
     ]
     table = pd.DataFrame(rows, columns=[*COLUMNS, "seed"])
     return table if table["seed"].nunique() > 1 else table.drop(columns="seed")
 
 
-def interval_table(dataset: str, measured: Mapping[Cell, Measured]) -> pd.DataFrame:
-    """The 95 % bootstrap intervals of each cell, which resample people, and case counts."""
+def interval_table(dataset: str, measured: Mapping[Condition, Measured]) -> pd.DataFrame:
+    """The 95 % bootstrap intervals of each condition, which resample people, and case counts."""
     rows = [
-        {"dataset": dataset, **asdict(cell)}
+        {"dataset": dataset, **asdict(condition)}
         | {name: getattr(found, name) for name in INTERVALS}
         | {"train_cases": found.train_cases, "test_cases": found.test_cases}
-        for cell, found in measured.items()
+        for condition, found in measured.items()
     ]
     return pd.DataFrame(rows)
 
@@ -105,55 +105,14 @@ def published_of(structure: str) -> tuple[float, float] | None:
 
 
 def _joined(
-    dataset: str, measured: Mapping[Cell, Measured], files: Table1Files, name: str
+    dataset: str, measured: Mapping[Condition, Measured], files: SeparationFiles, name: str
 ) -> pd.DataFrame:
-    """The table `warps` or `errors` of all cells below each other, with the cell in front."""
+    """The table `warps` or `errors` of all conditions below each other, each named in front."""
     parts = []
-    for cell in measured:
-        part = pd.read_csv(files.cell_table(cell, name))
+    for condition in measured:
+        part = read_table(files.part(condition, name), ("distance",), text=PROBED)
         for place, column in enumerate(("structure", "objective", "pose", "seed")):
-            part.insert(place, column, getattr(cell, column))
+            part.insert(place, column, getattr(condition, column))
         part.insert(0, "dataset", dataset)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
-
-
-def text_rows(measured: Mapping[Cell, Measured]) -> list[tuple[str, ...]]:
-    """The table as text for the terminal, the published figures first; the first row: headings."""
-    several = len({cell.seed for cell in measured}) > 1
-    head = ("structure", "objective", "pose", *(("seed",) if several else ()))
-    rows = [(*head, *SHOWN_FIGURES)]
-    above = ""
-    for cell, found in measured.items():
-        seed = (str(cell.seed),) if several else ()
-        if cell.structure != above:
-            rows += _published_row(cell.structure, columns=len(rows[0]))
-            above = cell.structure
-        figures = (
-            f"{found.same:.3g}",
-            f"{found.different:.3g}",
-            f"{found.ratio:.2f} [{found.ratio_low:.2f}, {found.ratio_high:.2f}]",
-            f"{found.auc:.3f} [{found.auc_low:.3f}, {found.auc_high:.3f}]",
-            f"{found.rank1:.2f} [{found.rank1_low:.2f}, {found.rank1_high:.2f}]",
-            f"{found.signature_std:.3g}",
-            f"{found.seconds:.0f}",
-            _count(found.train_cases, found.train_lacking),
-            _count(found.test_cases, found.test_lacking),
-        )
-        rows.append((cell.structure, cell.objective, cell.pose, *seed, *figures))
-    return rows
-
-
-def _published_row(structure: str, *, columns: int) -> list[tuple[str, ...]]:
-    figures = published_of(structure)
-    if figures is None:
-        return []
-    same, different = figures
-    shown = (f"{same:.3f}", f"{different:.3f}", f"{different / same:.2f}")
-    head = (structure, PUBLISHED_NAME, "grid")
-    filled = (*head, *("",) * (columns - len(head) - len(SHOWN_FIGURES)), *shown)
-    return [(*filled, *("",) * (columns - len(filled)))]
-
-
-def _count(cases: int, lacking: int) -> str:
-    return f"{cases} ({lacking} lack it)" if lacking else str(cases)

@@ -1,4 +1,4 @@
-"""What an experiment compares: regimes by seeds by systems, on clean and on corrupted images.
+"""What a study of systems compares: regimes by seeds by systems, on clean and on degraded images.
 
 Nothing here loads arrays or networks, so that the command line can show its help at once.
 """
@@ -20,8 +20,8 @@ EVALUATED_WEIGHTS: tuple[WeightsName, ...] = (*WEIGHTS, "best")
 
 
 @dataclass(frozen=True)
-class Table2Design:
-    """The factors of the experiment.
+class SystemsDesign:
+    """The factors of the study.
 
     Raises:
         ConfigError: If a value is unknown or given twice.
@@ -60,14 +60,14 @@ class Table2Design:
         for regime in self.regimes:
             case_count(regime)
 
-    def cells(self) -> tuple[Cell, ...]:
+    def conditions(self) -> tuple[Condition, ...]:
         """Everything that is trained and tested, seed by seed so that pairs come early.
 
         With all training cases `shape_all_maps` is `shape` itself, and left
         out there; so it is for the others.
         """
         return tuple(
-            Cell(regime, seed, system)
+            Condition(regime, seed, system)
             for seed in self.seeds
             for regime in self.regimes
             for system in self.systems
@@ -93,7 +93,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Condition:
     """One system, trained by one seed in one regime."""
 
     regime: str

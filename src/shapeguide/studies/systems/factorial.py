@@ -8,43 +8,38 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from shapeguide.cells import HERE, Workers
 from shapeguide.data.dataset import Dataset
-from shapeguide.metrics.statistics import (
-    cluster_interval,
-    finite_mean,
-    holm,
-    interval_over_seeds,
-    signed_rank_over_people,
-)
-from shapeguide.storage.whole import written_whole
-from shapeguide.studies.systems.cube import MEASURED, TEST, Cube, cubes
-from shapeguide.studies.systems.design import Table2Design
-from shapeguide.studies.systems.effects_figure import write_effects_figures
-from shapeguide.studies.systems.engine import Table2, table2
-from shapeguide.studies.systems.factors import GuidanceFactors
-from shapeguide.studies.systems.folder import ResultFiles
-from shapeguide.studies.systems.systems import PLAIN
+from shapeguide.metrics.statistics import holm
+from shapeguide.storage.whole import write_table
+from shapeguide.studies.scores import MEASURED, TEST, Cube, cubes
+from shapeguide.studies.study import StudyFiles
+from shapeguide.studies.systems.compare import difference
+from shapeguide.studies.systems.design import SystemsDesign
+from shapeguide.studies.systems.figures import write_effects_figures
+from shapeguide.studies.systems.study import SystemsResult, study_systems
+from shapeguide.studies.systems.systems import PLAIN, GuidanceFactors
 from shapeguide.training.settings.groups import TrainSettings, resolve
 
 
 @dataclass(frozen=True, eq=False)
 class GuidanceResult:
-    """What the factorial experiment found."""
+    """What the study of the guidance found."""
 
-    table: Table2
+    table: SystemsResult
     effects: pd.DataFrame
     """Main effect of each level of each factor; `factorial.csv`."""
 
 
-def guidance(
+def study_guidance(
     train: Dataset,
     test: Dataset,
     *,
     out: str | Path,
     settings: TrainSettings | str = "default",
-    design: Table2Design | None = None,
+    design: SystemsDesign | None = None,
     factors: GuidanceFactors | None = None,
-    jobs: int = 1,
+    workers: Workers = HERE,
     only: str | None = None,
     progress: bool = True,
 ) -> GuidanceResult:
@@ -53,35 +48,35 @@ def guidance(
     Args:
         train: Cases with label maps and structures.
         test: Cases that no training sees.
-        out: Results folder, as of `table2`.
+        out: Results folder, as that of `study_systems`.
         settings: Of every training, or the name of a preset.
         design: Seeds, regimes and test images; its systems are replaced by the combinations, and
             nothing is restored.
         factors: The levels of each factor.
-        jobs: Cells that are worked on at a time.
+        workers: Where the cells run.
         only: One cell to do, as `regime/seed/system`.
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: As `table2`, or if a level is out of range.
-        DataError: As `table2`.
+        ConfigError: As `study_systems`, or if a level is out of range.
+        DataError: As `study_systems`.
     """
     settings, factors = resolve(settings), factors or GuidanceFactors()
     systems = factors.systems(settings.segmentation)
-    table = table2(
+    table = study_systems(
         train,
         test,
         out=out,
         settings=settings,
-        design=replace(design or Table2Design(), systems=systems, restores=False),
-        jobs=jobs,
+        design=replace(design or SystemsDesign(), systems=systems, restores=False),
+        workers=workers,
         only=only,
         progress=progress,
     )
     effects = main_effects(table.scores, factors)
-    with written_whole(ResultFiles(table.folder).table("factorial")) as temporary:
-        effects.to_csv(temporary, index=False)
-    write_effects_figures(ResultFiles(table.folder), effects)
+    files = StudyFiles(table.folder)
+    write_table(files.table("factorial"), effects)
+    write_effects_figures(files, effects)
     return GuidanceResult(table, effects)
 
 
@@ -90,7 +85,7 @@ def main_effects(table: pd.DataFrame, factors: GuidanceFactors) -> pd.DataFrame:
 
     Args:
         table: Rows of `table2.csv`.
-        factors: Of the experiment.
+        factors: What was varied.
 
     Returns:
         The columns that name a test, then metric, factor, level, systems (how many it is over),
@@ -124,20 +119,12 @@ def _effect(cube: Cube, systems: list[str], metric: str) -> dict[str, object]:
     """Against the plain system, over all scores of all systems: each case keeps its own."""
     measured = [cube.finite_differences(system, PLAIN, metric) for system in systems]
     differences = [cube.differences(system, PLAIN, metric) for system in systems]
-    together = np.concatenate(measured, axis=1)
-    low, high = cluster_interval(together)
     seeds = np.tile(cube.seeds, len(systems))
-    low_over_seeds, high_over_seeds = interval_over_seeds(together, seeds)
     there = np.logical_or.reduce([cube.there(system, PLAIN) for system in systems])
     return {
         "metric": metric,
         "systems": len(systems),
-        "mean_difference": finite_mean(together),
-        "low": low,
-        "high": high,
-        "low_over_seeds": low_over_seeds,
-        "high_over_seeds": high_over_seeds,
-        "p": signed_rank_over_people(np.concatenate(differences, axis=1)),
+        **difference(np.concatenate(measured, axis=1), np.concatenate(differences, axis=1), seeds),
         "missed": sum(cube.missed_by(s, cube.there(s, PLAIN)) for s in systems),
         "missed_plain": sum(cube.missed_by(PLAIN, cube.there(s, PLAIN)) for s in systems),
         **cube.counts(there),

@@ -1,4 +1,4 @@
-"""Test a trained cell: every test case, clean and degraded, with each post-processing."""
+"""Test a trained condition: every test case, clean and degraded, with each post-processing."""
 
 from __future__ import annotations
 
@@ -15,44 +15,26 @@ from shapeguide.data.case import Case
 from shapeguide.data.nifti import write_label_map
 from shapeguide.data.prepare import prepare_volume
 from shapeguide.disturbing.images import degrade
-from shapeguide.errors import CheckpointError
+from shapeguide.errors import CheckpointError, DataError
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Volume
 from shapeguide.inference.prediction import label_map_from, prepared_probabilities
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.scores import Scores, score
 from shapeguide.models.segmenter import Segmenter, load_segmenter
-from shapeguide.storage.whole import written_whole
-from shapeguide.studies.systems.compared import AS_PREDICTED, LARGEST
-from shapeguide.studies.systems.design import Cell, Variant
-from shapeguide.studies.systems.experiment import Experiment
-from shapeguide.studies.systems.folder import stopwatch
-from shapeguide.studies.systems.guides import (
+from shapeguide.storage.whole import read_table, write_table
+from shapeguide.studies.scores import AS_PREDICTED, COLUMNS, LARGEST, MEASURED, TEXT
+from shapeguide.studies.study import stopwatch
+from shapeguide.studies.systems.design import Condition, Variant
+from shapeguide.studies.systems.training import (
     Restoration,
-    guide_is_trained,
+    SystemsStudy,
     restoration,
+    restorers,
 )
-from shapeguide.studies.systems.postprocessing import postprocesses, restorers
 from shapeguide.vocabulary import WeightsName
 
-COLUMNS = (
-    "dataset",
-    "structure",
-    "regime",
-    "severity",
-    "system",
-    "guidance",
-    "seed",
-    "case",
-    "postprocess",
-    "dice",
-    "hausdorff_mm",
-    "hd95_mm",
-    "assd_mm",
-    "missed",
-    "weights",
-)
-SCORED = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm", "missed")
+SCORED = (*MEASURED, "missed")
 DIGITS = 6
 
 Row = dict[str, object]
@@ -67,55 +49,54 @@ class _Key:
     postprocess: str
 
 
-def is_scored(experiment: Experiment, cell: Cell) -> bool:
-    """Whether all that the experiment asks of a cell stands in its scores."""
-    return not _missing(experiment, cell, read_scores(experiment.files.scores(cell)))
+def is_scored(study: SystemsStudy, condition: Condition) -> bool:
+    """Whether all that the study asks of a condition stands in its scores."""
+    return not _missing(study, condition, read_scores(study.files.scores(condition)))
 
 
-def score_cell(experiment: Experiment, cell: Cell) -> None:
-    """Score what is missing of a cell, and write its scores whole.
+def score_condition(study: SystemsStudy, condition: Condition) -> None:
+    """Score what is missing of a condition, and write its scores whole.
 
     Args:
-        experiment: With its test cases.
-        cell: A trained cell. What restores its predictions is there too; a post-processing is left
-            out when the training of its restorer failed.
+        study: With its test cases.
+        condition: A trained one. What restores its predictions is there too; a post-processing is
+            left out when the training of its restorer failed.
 
     Raises:
         ShapeguideError: If the segmenter cannot be loaded, or a test case cannot be used.
     """
-    path = experiment.files.scores(cell)
-    with stopwatch(experiment.files.cell(cell), "score"):
+    path = study.files.scores(condition)
+    with stopwatch(study.files.condition(condition), "score"):
         earlier = read_scores(path)
-        restoring = restorers(experiment, cell)
-        absent = {name for name, k in restoring.items() if not guide_is_trained(experiment, k)}
-        missing = _missing(experiment, cell, earlier)
+        restoring = restorers(study, condition)
+        absent = {name for name, k in restoring.items() if not study.is_trained(k)}
+        missing = _missing(study, condition, earlier)
         keys = tuple(key for key in missing if key.postprocess not in absent)
         if not keys:
             return
         segmenters = {
             weights: load_segmenter(
-                experiment.files.run(cell),
+                study.files.run(condition),
                 weights=weights,
-                device=experiment.settings.machine.device,
+                device=study.settings.machine.device,
             )
             for weights in dict.fromkeys(key.weights for key in keys)
         }
         wanted = {key.postprocess for key in keys}
         restorations = {
-            name: restoration(experiment, k, cell, segmenters)
+            name: restoration(study, k, condition, segmenters)
             for name, k in restoring.items()
             if name in wanted
         }
-        bench = _Bench(experiment, cell, segmenters, keys, restorations)
-        rows = [row for case in experiment.test for row in bench.rows(case)]
+        bench = _Bench(study, condition, segmenters, keys, restorations)
+        rows = [row for case in study.test for row in bench.rows(case)]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         table = pd.concat([earlier, table]) if len(earlier) else table
-        with written_whole(path) as temporary:
-            table.to_csv(temporary, index=False)
+        write_table(path, table)
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """The scores of a cell; without rows when there are none yet.
+    """The scores of a condition; without rows when there are none yet.
 
     Raises:
         CheckpointError: If the file is damaged.
@@ -123,9 +104,9 @@ def read_scores(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
     try:
-        table = pd.read_csv(path, dtype={"case": str})
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); delete it to score again") from error
+        table = read_table(path, COLUMNS, text=TEXT)
+    except DataError as error:
+        raise CheckpointError(f"{error}; without it the cell is scored again") from error
     if list(table.columns) != list(COLUMNS):
         raise CheckpointError(f"{path} has other columns; delete it to score again")
     return table
@@ -138,10 +119,10 @@ def case_seed(seed: int, case: Case) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Bench:
-    """Everything that the scoring of one cell refers to."""
+    """Everything that the scoring of one condition refers to."""
 
-    experiment: Experiment
-    cell: Cell
+    study: SystemsStudy
+    condition: Condition
     segmenters: dict[WeightsName, Segmenter]
     keys: tuple[_Key, ...]
     restorations: dict[str, dict[WeightsName, Restoration]]
@@ -154,7 +135,7 @@ class _Bench:
         for variant in dict.fromkeys(key.variant for key in self.keys):
             shown = volume
             if variant.corruption is not None:
-                seed = case_seed(self.cell.seed, case)
+                seed = case_seed(self.condition.seed, case)
                 shown = degrade(volume, variant.corruption, variant.severity, seed=seed)
             prepared = prepare_volume(shown, space)
             for weights, segmenter in self.segmenters.items():
@@ -196,23 +177,23 @@ class _Bench:
             if scores is None:
                 scores = score(label_map, reference)
                 known.append((label_map, scores))
-            if self.experiment.keep_predictions:
+            if self.study.keep_predictions:
                 write_label_map(label_map, self._file(case, key))
             yield from self._rows(case, key, scores)
 
     def _rows(self, case: Case, key: _Key, scores: Scores) -> Iterator[Row]:
         for found in scores:
             if found.reference_mm3 == 0:
-                continue  # counted at the start of the experiment
+                continue  # counted at the start of the study
             values = {name: getattr(found, name) for name in SCORED}
             yield {
-                "dataset": self.experiment.train.name,
+                "dataset": self.study.train.name,
                 "structure": found.structure,
-                "regime": key.variant.regime(self.cell.regime),
+                "regime": key.variant.regime(self.condition.regime),
                 "severity": key.variant.severity,
-                "system": self.cell.system.name,
-                "guidance": self.cell.system.guidance,
-                "seed": self.cell.seed,
+                "system": self.condition.system.name,
+                "guidance": self.condition.system.guidance,
+                "seed": self.condition.seed,
                 "case": case.id,
                 "postprocess": key.postprocess,
                 **{k: round(v, DIGITS) if isinstance(v, float) else v for k, v in values.items()},
@@ -222,17 +203,17 @@ class _Bench:
     def _file(self, case: Case, key: _Key) -> Path:
         image = key.variant.corruption or "clean"
         name = f"{image}{key.variant.severity or ''}-{key.weights}-{key.postprocess}"
-        return self.experiment.files.predictions(self.cell) / name / f"{case.id}.nii.gz"
+        return self.study.files.predictions(self.condition) / name / f"{case.id}.nii.gz"
 
 
-def _missing(experiment: Experiment, cell: Cell, scores: pd.DataFrame) -> tuple[_Key, ...]:
-    design = experiment.design
+def _missing(study: SystemsStudy, condition: Condition, scores: pd.DataFrame) -> tuple[_Key, ...]:
+    design = study.design
     named = ["regime", "severity", "weights", "postprocess"]
     there = set(scores[named].itertuples(index=False, name=None))
     return tuple(
         _Key(variant, weights, postprocess)
         for variant in design.variants()
         for weights in design.weights
-        for postprocess in postprocesses(experiment, cell)
-        if (variant.regime(cell.regime), variant.severity, weights, postprocess) not in there
+        for postprocess in (AS_PREDICTED, LARGEST, *restorers(study, condition))
+        if (variant.regime(condition.regime), variant.severity, weights, postprocess) not in there
     )

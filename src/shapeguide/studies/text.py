@@ -1,26 +1,33 @@
-"""The tables as plain rows of text, for the terminal."""
+"""The tables of studies as plain rows of text, for the terminal."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from shapeguide.metrics.metric import METRICS
 from shapeguide.report.words import p_text, records, shown, signed
-from shapeguide.studies.systems.cube import ANY_SEVERITY, CORRUPTED
+from shapeguide.studies.scores import ANY_SEVERITY, CORRUPTED, LARGEST
+from shapeguide.studies.separation.design import Condition
+from shapeguide.studies.separation.measure import Measured
+from shapeguide.studies.separation.tables import published_of
 
 Row = tuple[str, ...]
 SHOWN = ("dice", "hausdorff_mm", "hd95_mm")
-LARGEST = "largest"
+SEPARATION_SHOWN = (
+    *("same", "different", "ratio", "AUC", "rank-1", "spread", "seconds", "train", "held out"),
+)
+PUBLISHED_NAME = "published"
 
 
 def summary_rows(summary: pd.DataFrame) -> list[Row]:
     """Means on clean images and over all corruptions, with the largest component kept.
 
     Args:
-        summary: From `tables.summary`.
+        summary: From `compare.summary`.
 
     Returns:
         The first row holds the headings.
@@ -81,3 +88,44 @@ def _overall(table: pd.DataFrame) -> pd.Series[bool]:
     clean = table["severity"] == "0"
     pooled = table["regime"].str.endswith(f"+{CORRUPTED}") & (table["severity"] == ANY_SEVERITY)
     return (clean | pooled) & (table["postprocess"] == LARGEST)
+
+
+def separation_rows(measured: Mapping[Condition, Measured]) -> list[tuple[str, ...]]:
+    """The table as text for the terminal, the published figures first; the first row: headings."""
+    several = len({condition.seed for condition in measured}) > 1
+    head = ("structure", "objective", "pose", *(("seed",) if several else ()))
+    rows = [(*head, *SEPARATION_SHOWN)]
+    above = ""
+    for condition, found in measured.items():
+        seed = (str(condition.seed),) if several else ()
+        if condition.structure != above:
+            rows += _published_row(condition.structure, columns=len(rows[0]))
+            above = condition.structure
+        figures = (
+            f"{found.same:.3g}",
+            f"{found.different:.3g}",
+            f"{found.ratio:.2f} [{found.ratio_low:.2f}, {found.ratio_high:.2f}]",
+            f"{found.auc:.3f} [{found.auc_low:.3f}, {found.auc_high:.3f}]",
+            f"{found.rank1:.2f} [{found.rank1_low:.2f}, {found.rank1_high:.2f}]",
+            f"{found.signature_std:.3g}",
+            f"{found.seconds:.0f}",
+            _count(found.train_cases, found.train_lacking),
+            _count(found.test_cases, found.test_lacking),
+        )
+        rows.append((condition.structure, condition.objective, condition.pose, *seed, *figures))
+    return rows
+
+
+def _published_row(structure: str, *, columns: int) -> list[tuple[str, ...]]:
+    figures = published_of(structure)
+    if figures is None:
+        return []
+    same, different = figures
+    shown = (f"{same:.3f}", f"{different:.3f}", f"{different / same:.2f}")
+    head = (structure, PUBLISHED_NAME, "grid")
+    filled = (*head, *("",) * (columns - len(head) - len(SEPARATION_SHOWN)), *shown)
+    return [(*filled, *("",) * (columns - len(filled)))]
+
+
+def _count(cases: int, lacking: int) -> str:
+    return f"{cases} ({lacking} lack it)" if lacking else str(cases)

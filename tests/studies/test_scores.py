@@ -4,11 +4,10 @@ import pandas as pd
 import pytest
 
 from shapeguide.report.theme import LIGHT
-from shapeguide.studies.systems.compared import compared_systems, in_order
-from shapeguide.studies.systems.scoring import COLUMNS
-from shapeguide.studies.systems.systems_figure import systems_figure
-from shapeguide.studies.systems.tables import comparisons, pairs_to_compare, summary
-from shapeguide.studies.systems.words import summary_rows
+from shapeguide.studies.scores import COLUMNS, compared_systems, in_order
+from shapeguide.studies.systems.compare import comparisons, pairs_to_compare, summary
+from shapeguide.studies.systems.figures import systems_figure
+from shapeguide.studies.text import summary_rows
 
 CASES = 8
 

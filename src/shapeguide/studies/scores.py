@@ -1,8 +1,14 @@
-"""The scores of one test as arrays: systems by people by the scores of each person."""
+"""The tidy table of a study: a row per score; and the scores of one test as arrays.
+
+A row says of which case, structure, condition, image, post-processing and weights it is. Restored
+predictions count as systems of their own, so that everything is compared in one test:
+`plain+restorer` is `plain` with its predictions restored. So what a restorer gives and what the
+guidance gives stand apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +16,33 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapeguide.metrics.statistics import paired_differences
-from shapeguide.studies.systems.compared import in_order
 
+COLUMNS = (
+    *("dataset", "structure", "regime", "severity", "system", "guidance", "seed", "case"),
+    *("postprocess", "dice", "hausdorff_mm", "hd95_mm", "assd_mm", "missed", "weights"),
+)
+"""Columns of the tidy table; `person` follows them where it says whom a case shows."""
+TEXT = ("dataset", "structure", "regime", "system", "guidance", "case", "postprocess", "weights")
+"""Those of text: a case may be called NA."""
 MEASURED = ("dice", "hausdorff_mm", "hd95_mm", "assd_mm")
 TEST = ["dataset", "structure", "regime", "severity", "postprocess", "weights"]
 """What two systems have in common when they are compared."""
 CORRUPTED = "corrupted"
 ANY_SEVERITY = "all"
+
+AS_PREDICTED = "none"
+LARGEST = "largest"
+RESTORED = "restored"
+RESTORED_ALL_MAPS = "restored_all_maps"
+RESTORED_BY_SRN = "srn"
+RESTORERS = {
+    RESTORED: "restorer",
+    RESTORED_ALL_MAPS: "restorer_all_maps",
+    RESTORED_BY_SRN: "srn",
+}
+"""Post-processing of a row to what restored its prediction; then its largest component is kept."""
+AND = "+"
+"""Between the name of a system and that of what restores its predictions."""
 
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
@@ -145,3 +171,38 @@ def _numbered_within(rows: pd.DataFrame) -> NDArray[np.int64]:
     number = pd.Series(cases.groupby("person").cumcount().to_numpy(), index=cases["case"])
     found: NDArray[np.int64] = rows["case"].map(number).to_numpy(np.int64)
     return found
+
+
+def compared_systems(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows, with a restored prediction as the prediction of another system.
+
+    `restored` of `plain` becomes `largest` of `plain+restorer`, for the largest component of a
+    restored prediction is kept too.
+
+    Args:
+        table: Rows of `table2.csv`; they stay as they are.
+    """
+    restorer = table["postprocess"].map(RESTORERS)
+    restored = restorer.notna()
+    named = table["system"] + AND + restorer.astype(str)
+    return table.assign(
+        system=table["system"].where(~restored, named),
+        postprocess=table["postprocess"].where(~restored, LARGEST),
+    )
+
+
+def in_order(systems: Iterable[str]) -> list[str]:
+    """Each name once, systems as they come, each followed by its restored variants."""
+    names = list(dict.fromkeys(systems))
+    first = {base: place for place, base in enumerate(dict.fromkeys(map(_base, names)))}
+    variants = list(RESTORERS.values())
+
+    def place(name: str) -> tuple[int, int]:
+        restorer = name.partition(AND)[2]
+        return first[_base(name)], variants.index(restorer) if restorer in variants else -1
+
+    return sorted(names, key=place)
+
+
+def _base(name: str) -> str:
+    return name.partition(AND)[0]

@@ -9,17 +9,19 @@ import pytest
 
 from shapeguide.errors import ConfigError
 from shapeguide.report.theme import LIGHT, as_png
-from shapeguide.studies.systems.effects_figure import effects_figure
+from shapeguide.studies.scores import COLUMNS
+from shapeguide.studies.study import StudyFiles
+from shapeguide.studies.systems.compare import comparisons, pairs_to_compare, summary
 from shapeguide.studies.systems.factorial import main_effects
-from shapeguide.studies.systems.factors import GuidanceFactors
-from shapeguide.studies.systems.figures import write_figures
-from shapeguide.studies.systems.folder import ResultFiles
-from shapeguide.studies.systems.scoring import COLUMNS
-from shapeguide.studies.systems.severity_figure import severities_figure
-from shapeguide.studies.systems.systems import SYSTEMS, System, systems_named
-from shapeguide.studies.systems.systems_figure import shown_regimes, systems_figure
-from shapeguide.studies.systems.tables import comparisons, pairs_to_compare, summary
-from shapeguide.studies.systems.words import cell_rows, effect_rows, summary_rows
+from shapeguide.studies.systems.figures import (
+    effects_figure,
+    severities_figure,
+    shown_regimes,
+    systems_figure,
+    write_figures,
+)
+from shapeguide.studies.systems.systems import SYSTEMS, GuidanceFactors, System, systems_named
+from shapeguide.studies.text import cell_rows, effect_rows, summary_rows
 from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings, preset
 
 Score = tuple[float, float]
@@ -349,9 +351,9 @@ def test_with_several_severities_a_second_figure_has_a_line_for_each_system(
     assert list(lines) == ["plain", "shape", "acnn"]
     assert list(np.asarray(lines["plain"].get_xdata())) == [0, 1, 3]
     assert np.asarray(lines["acnn"].get_ydata()) == pytest.approx([0.8355, 0.7355, 0.5355])
-    write_figures(ResultFiles(tmp_path), found)
+    write_figures(StudyFiles(tmp_path), found)
     one = found[found["severity"].isin(["0", "1"])]
-    write_figures(ResultFiles(tmp_path / "one"), one)
+    write_figures(StudyFiles(tmp_path / "one"), one)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
     assert names == {
         *("figures/s.png", "figures/s-dark.png"),

@@ -1,4 +1,6 @@
-"""The findings page: prose by hand, tables from result files.
+"""Renew the tables of the findings page: prose by hand, tables from result files.
+
+    python docs/build/findings.py docs/results/* --out docs/findings.md
 
 A page is ordinary Markdown with marked blocks, each on lines of its own:
 
@@ -13,8 +15,10 @@ Marks inside fenced code are left alone.
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -23,9 +27,9 @@ from typing import Any
 
 import pandas as pd
 
-from shapeguide.errors import ConfigError, DataError
+from shapeguide.errors import ConfigError, DataError, ShapeguideError
 from shapeguide.storage.whole import write_text
-from shapeguide.studies.findings_tables import TABLES, Table
+from findings_tables import TABLES, Table
 
 OPENING = re.compile(r"^<!--\s*(?P<kind>\w+):(?P<words>\S.*?)\s*-->\s*$")
 CLOSING = re.compile(r"^<!--\s*end\s*-->\s*$")
@@ -51,7 +55,7 @@ def renew_findings(page: str | PathLike[str], results: Sequence[str | PathLike[s
 
     Args:
         page: The Markdown page.
-        results: Results folders of experiments; blocks name them by the folders' names.
+        results: Results folders of studies; blocks name them by the folders' names.
 
     Returns:
         How many tables the page has.
@@ -137,7 +141,7 @@ def _by_name(results: Sequence[Path]) -> dict[str, Path]:
     for folder in results:
         name = folder.resolve().name
         if not folder.is_dir():
-            raise DataError(f"{folder}: there is no such results folder; run the experiment first")
+            raise DataError(f"{folder}: there is no such results folder; run the study first")
         if name in folders and folders[name].resolve() != folder.resolve():
             raise ConfigError(
                 f"{folders[name]} and {folder} have the same name, and blocks name folders by it; "
@@ -166,7 +170,7 @@ def _read(block: Block, folder: Path, table: Table) -> pd.DataFrame:
     """The chosen rows of the table that a block asks for."""
     path = folder / table.file
     if not path.is_file():
-        raise DataError(f"{block.place}: {path} is missing; finish the experiment first")
+        raise DataError(f"{block.place}: {path} is missing; finish the study first")
     content = _read_csv(block, path)
     for column, values in block.rows.items():
         if column not in content.columns:
@@ -182,7 +186,7 @@ def _read(block: Block, folder: Path, table: Table) -> pd.DataFrame:
             )
         content = kept
     if content.empty:
-        raise DataError(f"{block.place}: {path} has no rows; finish the experiment first")
+        raise DataError(f"{block.place}: {path} has no rows; finish the study first")
     return content
 
 
@@ -200,3 +204,22 @@ def _among(column: pd.Series[Any], values: Sequence[str]) -> pd.Series[bool]:
         numbers = pd.to_numeric(pd.Series(values), errors="coerce")
         return column.isin(numbers.dropna())
     return column.astype(str).isin(values)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Renew a page from the command line; 0 done, 2 refused with a message."""
+    parser = argparse.ArgumentParser(description="Renew the tables of a findings page.")
+    parser.add_argument("results", nargs="+", type=Path, help="results folders of studies")
+    parser.add_argument("--out", type=Path, default=Path("docs/findings.md"), help="the page")
+    given = parser.parse_args(arguments)
+    try:
+        count = renew_findings(given.out, given.results)
+    except ShapeguideError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{count} tables of {given.out} stand as the results say")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

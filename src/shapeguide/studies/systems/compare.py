@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from shapeguide.metrics.metric import METRICS
 from shapeguide.metrics.statistics import (
+    ScoresOfPeople,
     cluster_interval,
     finite_mean,
     holm,
@@ -16,8 +18,16 @@ from shapeguide.metrics.statistics import (
     signed_rank_over_pairs,
     signed_rank_over_people,
 )
-from shapeguide.studies.systems.compared import AND, RESTORED, RESTORERS, compared_systems
-from shapeguide.studies.systems.cube import MEASURED, TEST, Cube, cubes
+from shapeguide.studies.scores import (
+    AND,
+    MEASURED,
+    RESTORED,
+    RESTORERS,
+    TEST,
+    Cube,
+    compared_systems,
+    cubes,
+)
 from shapeguide.studies.systems.systems import GUIDED, GUIDED_ALL_MAPS, OTHERS_GUIDED, PLAIN
 
 DEFAULTS = tuple(f"{name}{AND}{RESTORERS[RESTORED]}" for name in (GUIDED, GUIDED_ALL_MAPS))
@@ -131,12 +141,33 @@ def _mean_of(cube: Cube, system: str, metric: str) -> dict[str, object]:
     }
 
 
+def difference(
+    measured: ScoresOfPeople, differences: ScoresOfPeople, seeds: NDArray[np.int64]
+) -> dict[str, float]:
+    """Mean difference of two sides, its intervals over people and over seeds too, and its p.
+
+    Args:
+        measured: First minus second where both found the structure, nan elsewhere, shape (people,
+            scores of each).
+        differences: The same with the infinite ones of structures that one side missed.
+        seeds: Seed of each score of a person.
+    """
+    low, high = cluster_interval(measured)
+    low_over_seeds, high_over_seeds = interval_over_seeds(measured, seeds)
+    return {
+        "mean_difference": finite_mean(measured),
+        "low": low,
+        "high": high,
+        "low_over_seeds": low_over_seeds,
+        "high_over_seeds": high_over_seeds,
+        "p": signed_rank_over_people(differences),
+    }
+
+
 def _compared(cube: Cube, first: str, second: str, metric: str) -> dict[str, object]:
     differences = cube.differences(first, second, metric)
     measured = cube.finite_differences(first, second, metric)
     both = np.isfinite(measured)
-    low, high = cluster_interval(measured)
-    low_over_seeds, high_over_seeds = interval_over_seeds(measured, cube.seeds)
     gains = np.nansum(np.sign(differences), axis=1) * (
         1 if METRICS[metric].higher_is_better else -1
     )
@@ -145,12 +176,7 @@ def _compared(cube: Cube, first: str, second: str, metric: str) -> dict[str, obj
         "metric": metric,
         "mean_first": finite_mean(cube.of(first, metric)[both]),
         "mean_second": finite_mean(cube.of(second, metric)[both]),
-        "mean_difference": finite_mean(measured),
-        "low": low,
-        "high": high,
-        "low_over_seeds": low_over_seeds,
-        "high_over_seeds": high_over_seeds,
-        "p": signed_rank_over_people(differences),
+        **difference(measured, differences, cube.seeds),
         "p_pairs": signed_rank_over_pairs(differences),
         "wins": int((gains > 0).sum()),
         "losses": int((gains < 0).sum()),

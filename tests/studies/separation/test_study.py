@@ -13,19 +13,20 @@ import shapeguide as sg
 from shapeguide.cli import main
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
-from shapeguide.studies.separation import cell as table1_cell
-from shapeguide.studies.separation.cell import Measured
-from shapeguide.studies.separation.design import AS_PRINTED, Cell, Table1Design
-from shapeguide.studies.separation.table1 import Table1Result, table1
-from shapeguide.studies.separation.tables import published_of, text_rows
+from shapeguide.studies.separation import measure
+from shapeguide.studies.separation.design import AS_PRINTED, Condition, SeparationDesign
+from shapeguide.studies.separation.measure import Measured
+from shapeguide.studies.separation.study import SeparationResult, study_separation
+from shapeguide.studies.separation.tables import published_of
+from shapeguide.studies.text import separation_rows
 from shapeguide.training.settings.groups import PRESETS, TrainSettings, preset
 
 COLUMNS = [
     *("dataset", "structure", "objective", "pose"),
     *("same", "different", "ratio", "auc", "rank1", "signature_std", "seconds"),
 ]
-ONE = Table1Design(objectives=("pairwise",), poses=("canonical",), pairs=8)
-DESIGN = Table1Design(objectives=("pairwise", "surface"), poses=("canonical",), pairs=8)
+ONE = SeparationDesign(objectives=("pairwise",), poses=("canonical",), pairs=8)
+DESIGN = SeparationDesign(objectives=("pairwise", "surface"), poses=("canonical",), pairs=8)
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +49,19 @@ def tiny(**changes: object) -> TrainSettings:
     return settings.changed(**changes)
 
 
-def run(cohort: tuple[Dataset, Dataset], out: Path, **changes: Any) -> Table1Result:
+def run(cohort: tuple[Dataset, Dataset], out: Path, **changes: Any) -> SeparationResult:
     """Table 1 of the cohort, without its figures."""
     settings = changes.pop("settings", tiny())
     design = changes.pop("design", ONE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shapeguide.studies.separation.table1.draw_figures", lambda *_: None)
-        return table1(*cohort, out=out, settings=settings, design=design, progress=False)
+        patch.setattr("shapeguide.studies.separation.study.draw_figures", lambda *_: None)
+        return study_separation(*cohort, out=out, settings=settings, design=design, progress=False)
 
 
 @pytest.fixture(scope="module")
 def finished(cohort: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("table1") / "out"
-    table1(*cohort, out=folder, settings=tiny(), design=DESIGN, progress=False)
+    study_separation(*cohort, out=folder, settings=tiny(), design=DESIGN, progress=False)
     return folder
 
 
@@ -107,8 +108,8 @@ def test_finished_cells_are_never_computed_again(
 ) -> None:
     before, table = times(finished), (finished / "table1.csv").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shapeguide.studies.separation.table1.draw_figures", pytest.fail)
-        table1(*cohort, out=finished, settings=tiny(), design=DESIGN, progress=False)
+        patch.setattr("shapeguide.studies.separation.study.draw_figures", pytest.fail)
+        study_separation(*cohort, out=finished, settings=tiny(), design=DESIGN, progress=False)
     assert times(finished) == before
     assert (finished / "table1.csv").read_bytes() == table
 
@@ -123,7 +124,7 @@ def test_a_killed_experiment_goes_on_and_gives_the_same_table(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(table1_cell, "error_probe", killed)
+        patch.setattr(measure, "error_probe", killed)
         with pytest.raises(KeyboardInterrupt):
             run(cohort, tmp_path)
     model = tmp_path / "cells" / "horn-pairwise-canonical-seed0" / "model.json"
@@ -143,7 +144,7 @@ def test_a_seed_added_later_keeps_the_cells_and_adds_a_last_column(
 ) -> None:
     run(cohort, tmp_path)
     before = times(tmp_path)
-    more = Table1Design(objectives=("pairwise",), poses=("canonical",), seeds=(1,), pairs=8)
+    more = SeparationDesign(objectives=("pairwise",), poses=("canonical",), seeds=(1,), pairs=8)
     run(cohort, tmp_path, design=more)
     assert {path: times(tmp_path)[path] for path in before} == before
     table = pd.read_csv(tmp_path / "table1.csv")
@@ -159,7 +160,7 @@ def test_a_folder_of_other_settings_is_refused_with_the_difference(
     with pytest.raises(ConfigError, match=r"settings\.shape\.iterations was 2, is 3"):
         run(cohort, finished, settings=other)
     with pytest.raises(ConfigError, match=r"pairs was 8, is 9"):
-        run(cohort, finished, design=Table1Design(pairs=9))
+        run(cohort, finished, design=SeparationDesign(pairs=9))
     train, test = cohort
     with pytest.raises(ConfigError, match=r"dataset\.train was"):
         run((train.select([train[0].id, train[1].id]), test), finished)
@@ -177,7 +178,7 @@ def test_a_folder_of_something_else_is_not_touched(
     cohort: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     (tmp_path / "precious.txt").write_text("kept")
-    with pytest.raises(ConfigError, match="something else than table 1"):
+    with pytest.raises(ConfigError, match="is no folder of a study of separation"):
         run(cohort, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
@@ -236,11 +237,11 @@ def test_cases_that_lack_a_structure_are_left_out_and_counted(tmp_path: Path) ->
         for cell, one in found.measured.items()
     }
     assert counts == {"lower": (3, 0, 2), "upper": (2, 1, 2)}
-    assert "2 (1 lack it)" in {row[-2] for row in found.rows()}
+    assert "2 (1 lack it)" in {row[-2] for row in separation_rows(found.measured)}
 
 
 def test_the_printed_schedule_is_that_of_the_paper_whatever_the_settings() -> None:
-    shape = Cell("horn", AS_PRINTED, "grid", 3).settings(tiny()).shape
+    shape = Condition("horn", AS_PRINTED, "grid", 3).settings(tiny()).shape
     paper = PRESETS["paper"].shape
     assert (shape.objective, shape.pose) == ("pairwise", "grid")
     assert (shape.iterations, shape.batch_size, shape.maps) == (200, 1, "clean")
@@ -249,7 +250,7 @@ def test_the_printed_schedule_is_that_of_the_paper_whatever_the_settings() -> No
 
 
 def test_a_cell_trains_on_all_training_cases_unless_told_otherwise() -> None:
-    cell = Cell("horn", "surface", "grid", 3)
+    cell = Condition("horn", "surface", "grid", 3)
     assert cell.settings(tiny()).segmentation.validation_cases == 0
     given = tiny(segmentation=tiny().segmentation.changed(validation_cases=2))
     assert cell.settings(given).segmentation.validation_cases == 2
@@ -258,13 +259,13 @@ def test_a_cell_trains_on_all_training_cases_unless_told_otherwise() -> None:
 
 def test_a_design_names_what_it_does_not_know() -> None:
     with pytest.raises(ConfigError, match="objectives: expected some of"):
-        Table1Design(objectives=("pairwisse",))
+        SeparationDesign(objectives=("pairwisse",))
     with pytest.raises(ConfigError, match="poses"):
-        Table1Design(poses=())
+        SeparationDesign(poses=())
     with pytest.raises(ConfigError, match="seeds"):
-        Table1Design(seeds=(1, 1))
+        SeparationDesign(seeds=(1, 1))
     with pytest.raises(ConfigError, match="grid pose only"):
-        Table1Design(objectives=(AS_PRINTED,), poses=("canonical",))
+        SeparationDesign(objectives=(AS_PRINTED,), poses=("canonical",))
 
 
 def test_published_figures_need_the_organ_and_the_side() -> None:
@@ -279,7 +280,7 @@ def test_published_figures_stand_above_the_cells_of_their_structure() -> None:
     figures = dict.fromkeys(Measured.__dataclass_fields__, 0.5)
     counts = {"train_cases": 5, "test_cases": 4, "train_lacking": 0, "test_lacking": 1}
     measured = Measured(**{**figures, **counts})  # type: ignore[arg-type]
-    rows = text_rows({Cell("caudate left", "surface", "grid", 0): measured})
+    rows = separation_rows({Condition("caudate left", "surface", "grid", 0): measured})
     assert rows[1] == ("caudate left", "published", "grid", "0.120", "0.316", "2.63", *[""] * 6)
     assert rows[2][5] == "0.50 [0.50, 0.50]"
     assert rows[2][-2:] == ("5", "4 (1 lack it)")
@@ -289,13 +290,13 @@ def test_published_figures_stand_above_the_cells_of_their_structure() -> None:
 def test_the_command_trains_prints_and_refuses_without_held_out_cases(
     cohort: tuple[Dataset, Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["experiment", "table1", str(cohort[0].path), "--out", str(tmp_path / "out")]
+    command = ["study", "separation", str(cohort[0].path), "--out", str(tmp_path / "out")]
     assert main(command) == 2
     assert "--test-count" in capsys.readouterr().err
     options = "--objectives surface --poses canonical --pairs 4 --preset quick --device cpu"
     shape = "--shape.iterations 1 --shape.batch-size 2 --shape.channels 4 8"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shapeguide.studies.separation.table1.draw_figures", lambda *_: None)
+        patch.setattr("shapeguide.studies.separation.study.draw_figures", lambda *_: None)
         assert main([*command, "--test-count", "2", *options.split(), *shape.split()]) == 0
     shown = capsys.readouterr().out
     assert "rank-1" in shown

@@ -9,9 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from shapeguide.metrics.metric import METRICS
-from shapeguide.report.words import records
-from shapeguide.studies.findings_numbers import (
+from findings_numbers import (
     NOTHING,
     between,
     interval,
@@ -19,6 +17,8 @@ from shapeguide.studies.findings_numbers import (
     p_value,
     significant,
 )
+from shapeguide.metrics.metric import METRICS
+from shapeguide.report.words import records
 
 P_NAMES = {
     "p": "p",

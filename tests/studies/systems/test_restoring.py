@@ -15,18 +15,22 @@ import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.storage.whole import write_json
-from shapeguide.studies.systems.design import Table2Design
-from shapeguide.studies.systems.engine import Table2, table2
-from shapeguide.studies.systems.experiment import Experiment
-from shapeguide.studies.systems.factorial import guidance
-from shapeguide.studies.systems.folder import ResultFiles, read_json
-from shapeguide.studies.systems.guides import load_guide, restoration, restorer_key
-from shapeguide.studies.systems.plan import plan_tasks
-from shapeguide.studies.systems.postprocessing import restorers
+from shapeguide.studies.study import read_object
+from shapeguide.studies.systems.design import SystemsDesign
+from shapeguide.studies.systems.factorial import study_guidance
+from shapeguide.studies.systems.study import SystemsResult, open_cells, study_systems
 from shapeguide.studies.systems.systems import systems_named
+from shapeguide.studies.systems.training import (
+    SystemsFiles,
+    SystemsStudy,
+    load_guide,
+    restoration,
+    restorer_key,
+    restorers,
+)
 from shapeguide.training.settings.groups import TrainSettings, preset
 
-DESIGN = Table2Design(
+DESIGN = SystemsDesign(
     systems=systems_named(["plain"]),
     seeds=(1,),
     regimes=("few2",),
@@ -58,7 +62,7 @@ def settings() -> TrainSettings:
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shapeguide.studies.systems.engine.write_figures", lambda *_, **__: None)
+    monkeypatch.setattr("shapeguide.studies.systems.study.write_figures", lambda *_, **__: None)
 
 
 def parts_of(cohort: Path) -> tuple[Dataset, Dataset]:
@@ -66,9 +70,9 @@ def parts_of(cohort: Path) -> tuple[Dataset, Dataset]:
     return dataset.split_at_random(test_count=TEST_CASES)
 
 
-def run(cohort: Path, out: Path, settings: TrainSettings, *, keep: bool = False) -> Table2:
+def run(cohort: Path, out: Path, settings: TrainSettings, *, keep: bool = False) -> SystemsResult:
     train, test = parts_of(cohort)
-    return table2(
+    return study_systems(
         train, test, out=out, settings=settings, design=DESIGN, keep_predictions=keep,
         progress=False,
     )  # fmt: skip
@@ -83,10 +87,10 @@ def finished(
     return out
 
 
-def experiment_of(
-    cohort: Path, out: Path, settings: TrainSettings, design: Table2Design
-) -> Experiment:
-    return Experiment(ResultFiles(out), *parts_of(cohort), settings, design)
+def study_of(
+    cohort: Path, out: Path, settings: TrainSettings, design: SystemsDesign
+) -> SystemsStudy:
+    return SystemsStudy(SystemsFiles(out), *parts_of(cohort), settings, design)
 
 
 def scores_of(out: Path) -> Path:
@@ -96,11 +100,11 @@ def scores_of(out: Path) -> Path:
 def test_each_system_is_restored_by_the_label_maps_that_its_guide_may_see(
     cohort: Path, settings: TrainSettings
 ) -> None:
-    everything = Table2Design(seeds=(4,), regimes=("few2", "all"))
-    experiment = experiment_of(cohort, Path("nowhere"), settings, everything)
+    everything = SystemsDesign(seeds=(4,), regimes=("few2", "all"))
+    study = study_of(cohort, Path("nowhere"), settings, everything)
     found = {
-        cell.name: {name: key.text for name, key in restorers(experiment, cell).items()}
-        for cell in everything.cells()
+        cell.name: {name: key.text for name, key in restorers(study, cell).items()}
+        for cell in everything.conditions()
     }
     assert {name: keys for name, keys in found.items() if keys} == {
         "few2/4/plain": {
@@ -129,9 +133,9 @@ def test_restorers_are_trained_once_and_not_at_all_when_they_have_no_iterations(
 ) -> None:
     design = replace(DESIGN, systems=systems_named(["plain", "shape", "shape_all_maps"]))
 
-    def planned(settings: TrainSettings, design: Table2Design) -> list[str]:
-        tasks = plan_tasks(experiment_of(cohort, tmp_path, settings, design), design.cells())
-        return [task.name for task in tasks if task.name.endswith("/restorer")]
+    def planned(settings: TrainSettings, design: SystemsDesign) -> list[str]:
+        cells = open_cells(study_of(cohort, tmp_path, settings, design), design.conditions())
+        return [cell.name for cell in cells if cell.name.endswith("/restorer")]
 
     assert planned(settings, design) == ["guide few2/1/restorer", "guide all/1/restorer"]
     none = settings.changed(restorer=settings.restorer.changed(iterations=0))
@@ -144,14 +148,14 @@ def test_the_factorial_of_the_guidance_restores_nothing(
 ) -> None:
     designs = []
 
-    def noted(*_: object, design: Table2Design, **__: object) -> None:
+    def noted(*_: object, design: SystemsDesign, **__: object) -> None:
         designs.append(design)
         raise DataError("that is enough")
 
-    monkeypatch.setattr("shapeguide.studies.systems.factorial.table2", noted)
+    monkeypatch.setattr("shapeguide.studies.systems.factorial.study_systems", noted)
     train, test = parts_of(cohort)
     with pytest.raises(DataError, match="that is enough"):
-        guidance(train, test, out="nowhere", settings=settings, design=DESIGN)
+        study_guidance(train, test, out="nowhere", settings=settings, design=DESIGN)
     assert [design.restores for design in designs] == [False]
 
 
@@ -164,7 +168,7 @@ def test_without_a_restorer_the_rest_is_scored_and_the_restored_follow_later(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr("shapeguide.studies.systems.guides.train_restorer", fail)
+        patched.setattr("shapeguide.studies.systems.training.train_restorer", fail)
         found = run(cohort, out, settings)
     assert found.failures == {
         f"guide {regime}/1/restorer": "no restorer today" for regime in ("few2", "all")
@@ -187,9 +191,9 @@ def test_a_folder_from_before_there_were_restorers_goes_on(
     table = pd.read_csv(scores_of(out))
     table[table["postprocess"].isin(["none", "largest"])].to_csv(scores_of(out), index=False)
     before = scores_of(out).read_text()
-    identity = read_json(out / "experiment.json")
+    identity = read_object(out / "study.json")
     del identity["settings"]["restorer"]
-    write_json(out / "experiment.json", identity)
+    write_json(out / "study.json", identity)
     weights = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.safetensors")}
     assert run(cohort, out, settings).complete
     assert scores_of(out).read_text().startswith(before)
@@ -241,17 +245,17 @@ def test_the_largest_component_of_a_restored_prediction_is_kept(
 def test_a_restorer_restores_and_is_no_guide(
     finished: Path, cohort: Path, settings: TrainSettings
 ) -> None:
-    experiment = experiment_of(cohort, finished, settings, DESIGN)
-    identity = read_json(finished / "experiment.json")["settings"]["data"]
+    study = study_of(cohort, finished, settings, DESIGN)
+    identity = read_object(finished / "study.json")["settings"]["data"]
     space = settings.data.changed(
         spacing_mm=identity["spacing_mm"], spatial_shape=identity["spatial_shape"]
     )
-    experiment = replace(experiment, settings=settings.changed(data=space))
+    study = replace(study, settings=settings.changed(data=space))
     key = restorer_key("few2", 1)
     with pytest.raises(ConfigError, match="few2/1/restorer restores predictions and guides no"):
-        load_guide(experiment, key)
+        load_guide(study, key)
     probabilities = np.full((2, 16, 16, 16), 0.5, dtype=np.float32)
-    cell = DESIGN.cells()[0]
-    segmenter = sg.load_segmenter(experiment.files.run(cell), device="cpu")
-    restored = restoration(experiment, key, cell, {"last": segmenter})["last"](probabilities)
+    cell = DESIGN.conditions()[0]
+    segmenter = sg.load_segmenter(study.files.run(cell), device="cpu")
+    restored = restoration(study, key, cell, {"last": segmenter})["last"](probabilities)
     np.testing.assert_allclose(restored.sum(axis=0), 1, rtol=1e-5)

@@ -18,20 +18,19 @@ from shapeguide import cli
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.volume import LabelMap
-from shapeguide.studies.systems.design import Table2Design
-from shapeguide.studies.systems.engine import Table2, table2
-from shapeguide.studies.systems.factorial import guidance
-from shapeguide.studies.systems.factors import GuidanceFactors
-from shapeguide.studies.systems.regimes import training_cases
-from shapeguide.studies.systems.scoring import COLUMNS
-from shapeguide.studies.systems.systems import System, systems_named
+from shapeguide.studies.scores import COLUMNS
+from shapeguide.studies.systems.design import SystemsDesign
+from shapeguide.studies.systems.factorial import study_guidance
+from shapeguide.studies.systems.study import SystemsResult, study_systems
+from shapeguide.studies.systems.systems import GuidanceFactors, System, systems_named
+from shapeguide.studies.systems.training import training_cases
 from shapeguide.training.engine.log import read_log
 from shapeguide.training.settings.groups import TrainSettings, preset
 
 DICE_ITERATIONS = 10
 CASES = 7
 TEST_CASES = 3
-DESIGN = Table2Design(
+DESIGN = SystemsDesign(
     systems=systems_named(["plain", "shape", "shape_all_maps"]),
     seeds=(1,),
     regimes=("few3",),
@@ -64,7 +63,7 @@ def settings() -> TrainSettings:
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the finished experiment, which is made before this, are enough."""
-    monkeypatch.setattr("shapeguide.studies.systems.engine.write_figures", lambda *_: None)
+    monkeypatch.setattr("shapeguide.studies.systems.study.write_figures", lambda *_: None)
 
 
 def parts_of(cohort: Path) -> tuple[Dataset, Dataset]:
@@ -72,9 +71,11 @@ def parts_of(cohort: Path) -> tuple[Dataset, Dataset]:
     return dataset.split_at_random(test_count=TEST_CASES)
 
 
-def run(cohort: Path, out: Path, settings: TrainSettings, design: Table2Design = DESIGN) -> Table2:
+def run(
+    cohort: Path, out: Path, settings: TrainSettings, design: SystemsDesign = DESIGN
+) -> SystemsResult:
     train, test = parts_of(cohort)
-    return table2(train, test, out=out, settings=settings, design=design, progress=False)
+    return study_systems(train, test, out=out, settings=settings, design=design, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_guidance_that_starts_early_has_the_same_iterations_before_it(
 ) -> None:
     longer = settings.segmentation.changed(dice_iterations=20)
     train, test = parts_of(cohort)
-    found = guidance(
+    found = study_guidance(
         train,
         test,
         out=tmp_path / "out",
@@ -254,14 +255,18 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_table2 import DESIGN, parts_of
-from shapeguide.studies.systems.engine import table2
+from test_study import DESIGN, parts_of
+from shapeguide.cells import Workers
+from shapeguide.studies.systems.study import study_systems
 from shapeguide.training.settings.groups import TrainSettings
 
 if __name__ == "__main__":
     train, test = parts_of(Path(sys.argv[2]))
     settings = TrainSettings.model_validate_json(sys.argv[4])
-    table2(train, test, out=sys.argv[3], settings=settings, design=DESIGN, jobs=2, progress=False)
+    study_systems(
+        train, test, out=sys.argv[3], settings=settings, design=DESIGN, workers=Workers(jobs=2),
+        progress=False,
+    )
 """
 
 
@@ -295,12 +300,14 @@ def test_another_experiment_in_the_folder_is_refused(
         run(cohort, finished, other)
     train, test = parts_of(cohort)
     with pytest.raises(ConfigError, match=r"dataset\.test was"):
-        table2(train, test.select([test[0].id]), out=finished, settings=settings, design=DESIGN)
+        study_systems(
+            train, test.select([test[0].id]), out=finished, settings=settings, design=DESIGN
+        )
     strange = System("shape", guidance="shape", changes={"shape_loss": {"alpha": 0.7}})
     with pytest.raises(ConfigError, match=r"another system of that name: changes\.shape_loss was"):
         run(cohort, finished, settings, replace(DESIGN, systems=(strange,)))
     (tmp_path / "notes.txt").write_text("do not lose me")
-    with pytest.raises(ConfigError, match="something else than an experiment"):
+    with pytest.raises(ConfigError, match="is no folder of a study of systems"):
         run(cohort, tmp_path, settings)
 
 
@@ -332,7 +339,9 @@ def test_a_setting_that_does_not_fit_is_refused_before_the_folder_is_claimed(
     train, test = parts_of(cohort)
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="alpha"):
-        guidance(train, test, out=out, settings=settings, factors=GuidanceFactors(alphas=(-1.0,)))
+        study_guidance(
+            train, test, out=out, settings=settings, factors=GuidanceFactors(alphas=(-1.0,))
+        )
     assert not out.exists()
 
 
@@ -353,7 +362,9 @@ def test_guidance_from_the_first_iteration_takes_over_none(
 def test_a_case_in_training_and_test_is_refused(cohort: Path, settings: TrainSettings) -> None:
     train, _ = parts_of(cohort)
     with pytest.raises(ConfigError, match="test cases show people that are trained on"):
-        table2(train, train.select([train[0].id]), out="nowhere", settings=settings, design=DESIGN)
+        study_systems(
+            train, train.select([train[0].id]), out="nowhere", settings=settings, design=DESIGN
+        )
 
 
 def test_too_few_training_cases_are_named_before_anything_is_trained(
@@ -366,7 +377,7 @@ def test_too_few_training_cases_are_named_before_anything_is_trained(
     one = train.select([train[0].id])
     everything = replace(DESIGN, regimes=("all",))
     with pytest.raises(ConfigError, match="all/1/shape has 1 training case"):
-        table2(one, test, out=tmp_path / "one", settings=settings, design=everything)
+        study_systems(one, test, out=tmp_path / "one", settings=settings, design=everything)
     assert not list(tmp_path.rglob("cells"))
 
 
@@ -394,14 +405,14 @@ def test_cases_without_the_structure_are_left_out_and_counted(
         empty = LabelMap(np.zeros_like(label_map.data), label_map.grid, label_map.structures)
         sg.write_label_map(empty, case.label_map)
     alone = replace(DESIGN, systems=DESIGN.systems[:1], corruptions=())
-    found = table2(
+    found = study_systems(
         train, test, out=tmp_path / "out", settings=settings, design=alone, progress=False
     )
     assert found.left_out == {"horn": [train[0].id, test[0].id]}
     assert set(found.scores["case"]) == {case.id for case in test} - {test[0].id}
     hollow = test.select([test[0].id])
     with pytest.raises(DataError, match="none of 1 cases holds horn"):
-        table2(train, hollow, out=tmp_path / "hollow", settings=settings, design=alone)
+        study_systems(train, hollow, out=tmp_path / "hollow", settings=settings, design=alone)
 
 
 def test_the_autoencoder_of_srn_restores_the_predictions_of_srn_and_plain(
@@ -418,7 +429,7 @@ def test_the_autoencoder_of_srn_restores_the_predictions_of_srn_and_plain(
         raise DataError("no autoencoder today")
 
     with monkeypatch.context() as patched:
-        patched.setattr("shapeguide.studies.systems.guides.train_autoencoder", fail)
+        patched.setattr("shapeguide.studies.systems.training.train_autoencoder", fail)
         found = run(cohort, tmp_path / "out", tiny, both)
     assert not found.complete
     assert found.failures["guide few3/1/srn"] == "no autoencoder today"
@@ -439,7 +450,7 @@ def test_one_cell_is_done_alone_by_its_command(
 ) -> None:
     out = tmp_path / "out"
     words = [
-        *("experiment", "table2", str(cohort), "--structure", "horn=1", "--test-count", "2"),
+        *("study", "systems", str(cohort), "--structure", "horn=1", "--test-count", "2"),
         *("--preset", "quick", "--channels", "4", "8", "--dice-iterations", "2"),
         *("--guided-iterations", "1", "--device", "cpu", "--regimes", "few2", "--out", str(out)),
         *("--systems", "plain", "unet2d", "--corruptions", "blur", "--severities", "1"),
@@ -450,6 +461,6 @@ def test_one_cell_is_done_alone_by_its_command(
     assert len(list(out.rglob("predictions/blur1-last-largest/*.nii.gz"))) == 2
     printed = capsys.readouterr().out
     assert "few2/3/unet2d" in printed
-    assert "--seeds 3 --only CELL" in printed
+    assert "add --only CELL" in printed
     assert cli.main([*words, "--only", "few2/3/vnet"]) == 2
     assert "there is no such cell" in capsys.readouterr().err

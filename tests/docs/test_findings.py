@@ -6,9 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shapeguide.cli import main
+from findings import main, renew_findings
 from shapeguide.errors import ConfigError, DataError
-from shapeguide.studies.findings import renew_findings
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -215,7 +214,7 @@ def test_a_block_that_cannot_be_read_is_named(tmp_path: Path, block: str, messag
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ("table1:task04", r"line 3: .*table1\.csv is missing; finish the experiment first"),
+        ("table1:task04", r"line 3: .*table1\.csv is missing; finish the study first"),
         ("table2:task04 regim=few3", r"has no column regim; it has dataset, structure, regime"),
         ("table2:task04 regime=few5", r"has regime=few5; there: few3, all"),
     ],
@@ -265,6 +264,6 @@ def test_a_system_named_none_is_no_missing_value(tmp_path: Path) -> None:
 def test_the_command_renews_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = write(tmp_path / "task04", "table2_summary.csv", summary_rows())
     path = page(tmp_path, "table2:task04")
-    assert main(["experiment", "findings", str(results), "--out", str(path)]) == 0
+    assert main([str(results), "--out", str(path)]) == 0
     assert "1 tables" in capsys.readouterr().out
     assert "old" not in lines_of(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shapeguide.data.scan_files import case_id_of, list_scans
 from shapeguide.errors import DataError
+from shapeguide.storage.names import shown
 from shapeguide.storage.whole import read_json
 
 FIRST_CHANNEL = "_0000"
@@ -40,7 +41,7 @@ def scans_by_case(folder: Path, *, ending: str = "") -> dict[str, Path]:
     if layout and odd:
         raise DataError(
             f"{odd[0]}: beside an nnU-Net dataset.json, expected names that end in "
-            f"{FIRST_CHANNEL}{ending}; rename the scan, or move it elsewhere"
+            f"{FIRST_CHANNEL}; rename the scan, or move it elsewhere"
         )
     return by_id(scans, case_id_of, ending=ending)
 
@@ -69,7 +70,9 @@ def by_id(
     found: dict[str, Path] = {}
     for scan in scans:
         if not scan.name.endswith(ending):
-            raise DataError(f"{scan}: expected names that end in {ending}; convert or rename it")
+            raise DataError(
+                f"{scan}: expected names that end in {shown(ending)}; convert or rename it"
+            )
         case_id = id_of(scan)
         if case_id in found:
             raise DataError(f"case ids must differ: {found[case_id]} and {scan}; remove one")

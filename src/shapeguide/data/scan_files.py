@@ -10,6 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from shapeguide.errors import DataError
+from shapeguide.storage.names import shown_path
 
 PAIR_HEADERS = (".hdr", ".hdr.gz")
 PAIR_VOXELS = (".img", ".img.gz")
@@ -46,7 +47,7 @@ def stored_files(path: Path) -> tuple[Path, ...]:
     suffix = scan_suffix(path)
     if suffix not in PAIR_HEADERS + PAIR_VOXELS:
         if not path.is_file():
-            raise DataError(f"{path}: there is no such file")
+            raise DataError(f"{shown_path(path)}: there is no such file")
         return (path,)
     base = path.name[: len(path.name) - len(suffix)]
     return _half(path, base, PAIR_HEADERS), _half(path, base, PAIR_VOXELS)
@@ -84,7 +85,7 @@ def scan_suffix(path: Path) -> str:
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
         if name.endswith(suffix):
             return suffix
-    raise DataError(f"{path}: not the name of a scan; known are {', '.join(SUFFIXES)}")
+    raise DataError(f"{shown_path(path)}: not the name of a scan; known are {', '.join(SUFFIXES)}")
 
 
 def _half(path: Path, base: str, suffixes: tuple[str, ...]) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from shapeguide.disturbing.fields import ball_radius_mm
 from shapeguide.errors import DataError
 from shapeguide.geometry.boxes import box_ends, foreground_box
 from shapeguide.geometry.distance import signed_distance_mm
@@ -59,11 +60,6 @@ def shape_of(mask: Mask, *, spacing_mm: tuple[float, float, float]) -> Shape:
     positions_mm = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     positions_mm -= positions_mm[mask].mean(axis=0)
     return Shape(mask, spacing_mm, depth_mm, positions_mm)
-
-
-def ball_radius_mm(volume_mm3: float) -> float:
-    """Radius of a ball of that volume."""
-    return float((volume_mm3 * 3 / (4 * np.pi)) ** (1 / 3))
 
 
 def eroded(shape: Shape, share: float, generator: np.random.Generator) -> Mask:

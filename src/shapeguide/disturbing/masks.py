@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from shapeguide.disturbing.fields import smooth_noise
 
 SHRINK_OR_GROW_VOXELS = 1.5
 ROUGHNESS = 0.35
+NOISE_VOXELS = 4
+"""Size of the cells of the noise that roughens an edge."""
 MOST_TRUNCATED = 0.35
 
 
@@ -27,7 +30,9 @@ def corrupt(masks: Tensor, *, generator: torch.Generator) -> Tensor:
     chosen[0] |= ~chosen.any(0)
     level = _level_set(flat)
     grown = _uniform(len(flat), generator, flat.device) * SHRINK_OR_GROW_VOXELS * chosen[0]
-    rough = _smooth_noise(flat, generator) * ROUGHNESS * 3 * chosen[1][:, None, None, None, None]
+    cells = [max(2, length // NOISE_VOXELS) for length in flat.shape[2:]]
+    noise = smooth_noise(flat, cells, align_corners=False, generator=generator)
+    rough = noise * ROUGHNESS * 3 * chosen[1][:, None, None, None, None]
     corrupted = (level + grown[:, None, None, None, None] + rough > 0).float()
     kept = _half_space(corrupted, generator) | ~chosen[2][:, None, None, None, None]
     corrupted = corrupted * kept
@@ -48,7 +53,7 @@ def soften(masks: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 def _level_set(masks: Tensor) -> Tensor:
-    """About the signed distance to the edge in voxels, within two voxels; shape as given."""
+    """Signed distance to the edge, in voxels, about and within two of them; positive inside."""
     grown, shrunk = masks, masks
     level = masks - 0.5
     for _ in range(2):
@@ -82,13 +87,6 @@ def _blur(masks: Tensor) -> Tensor:
         shape[axis] = length
         masks = total.div_(neighbours.reshape(shape))
     return masks
-
-
-def _smooth_noise(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise of standard deviation about 1 that varies over four voxels, shape (B, 1, I, J, K)."""
-    coarse = [max(2, length // 4) for length in masks.shape[2:]]
-    noise = torch.randn((len(masks), 1, *coarse), generator=generator).to(masks.device)
-    return functional.interpolate(noise, size=masks.shape[2:], mode="trilinear")
 
 
 def _half_space(masks: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,12 +6,12 @@ unit is a ninth of the radius of the ball of its mean volume, about 1 mm for a h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from shapeguide.disturbing.fields import ball_radius_mm, smooth_noise
 
 UNITS_PER_RADIUS = 9.0
 WAVES = ((5.0, 1.5, 0.7), (9.0, 2.5, 0.6), (18.0, 2.5, 0.4))
@@ -25,7 +25,7 @@ BALL_CHANCE, BALL_RADIUS, BALL_SOFTNESS = 0.4, (1.5, 5.5), 0.6
 
 def unit_mm(mean_volume_mm3: float) -> float:
     """Length of the unit of a structure of that mean volume; 1 mm for one that is never there."""
-    radius_mm = (mean_volume_mm3 * 3 / (4 * math.pi)) ** (1 / 3)
+    radius_mm = ball_radius_mm(mean_volume_mm3)
     return radius_mm / UNITS_PER_RADIUS if radius_mm > 0 else 1.0
 
 
@@ -99,24 +99,18 @@ def _soft_edge(
 
     moved = distances_mm / unit
     for cell, amplitude, chance in WAVES:
-        waves = _smooth_noise(distances_mm, spacing_mm, cell * unit, generator)
-        moved = moved + drawn(0, amplitude, chance) * waves
+        cells = _cells(distances_mm, spacing_mm, cell * unit)
+        waves = smooth_noise(distances_mm, cells, align_corners=True, generator=generator)
+        moved = moved + drawn(0, amplitude, chance) * waves[:, 0]
     moved = moved + drawn(-LEVEL_SHIFT, LEVEL_SHIFT, LEVEL_CHANCE)
     return torch.sigmoid(moved / drawn(*SOFTNESS))
 
 
-def _smooth_noise(
-    like: Tensor, spacing_mm: Sequence[float], cell_mm: float, generator: torch.Generator
-) -> Tensor:
-    """Noise of standard deviation about 1 that varies over cells, shape (B, I, J, K)."""
-    cells = [
+def _cells(like: Tensor, spacing_mm: Sequence[float], cell_mm: float) -> list[int]:
+    return [
         max(2, min(length, round(length * step / cell_mm)))
         for length, step in zip(like.shape[1:], spacing_mm, strict=True)
     ]
-    noise = torch.randn((len(like), 1, *cells), generator=generator).to(like.device)
-    size = list(like.shape[1:])
-    waves = functional.interpolate(noise, size=size, mode="trilinear", align_corners=True)
-    return waves[:, 0]
 
 
 def _balls(

@@ -95,8 +95,8 @@ def store_entry(folder: Path, key: str, prepared: PreparedCase) -> None:
         write_json(folder / f"{key}.json", facts)  # last: it says that the entry is complete
     except OSError as error:
         raise DataError(
-            f"{folder}: prepared cases cannot be stored ({error}); free some space, name another "
-            f"folder in {CACHE_VARIABLE}, or raise the memory limit"
+            f"{folder}: prepared cases cannot be stored ({reason(error)}); free some space, name "
+            f"another folder in {CACHE_VARIABLE}, or raise the memory limit"
         ) from error
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shapeguide.data.headers import StoredVoxels, read_header
 from shapeguide.data.scan_files import opened
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, reason
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import LabelMap, Placement, Structure, Volume
 from shapeguide.storage.whole import written_whole
@@ -227,6 +227,6 @@ def _write(data: NDArray[np.generic], grid: Grid, placement: Placement | None, p
             image_class(data, None, header).to_filename(temporary)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written ({error}); nothing was left there. "
+            f"{path}: cannot be written ({reason(error)}); nothing was left there. "
             "Free some space or choose another folder"
         ) from error

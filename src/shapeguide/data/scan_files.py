@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, reason
 from shapeguide.storage.names import shown_path
 
 PAIR_HEADERS = (".hdr", ".hdr.gz")
@@ -71,7 +71,8 @@ def opened(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
                 yield unpacked
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path}: cannot be read, it is damaged or cut short ({error}); copy or export it again"
+            f"{path}: cannot be read, it is damaged or cut short ({reason(error)}); copy or export "
+            "it again"
         ) from error
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from shapeguide.data.working_space import WorkingSpace
-from shapeguide.errors import CheckpointError
+from shapeguide.errors import CheckpointError, reason
 from shapeguide.geometry.volume import Structure, check_structures
 from shapeguide.models.memory import check_window
 from shapeguide.storage.whole import write_json, written_whole
@@ -96,7 +96,9 @@ def write_weights(
         with written_whole(path) as temporary:
             save_file(tensors, temporary)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {error}; make room or permission") from error
+        raise CheckpointError(
+            f"cannot write {path}: {reason(error)}; make room or permission"
+        ) from error
     return hash_of(path)
 
 
@@ -176,7 +178,9 @@ def load_network(
     except CheckpointError:
         raise
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"cannot load {path}: {error}") from error
+        raise CheckpointError(
+            f"cannot load {path}: {reason(error, path)}; restore it from a copy, or train again"
+        ) from error
     for name, tensor in network.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, reason
 from shapeguide.storage.whole import write_text
 
 TEMPLATE = "page.html.jinja"
@@ -112,5 +112,7 @@ def _data_url(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: the picture cannot be read ({error}); make it again") from error
+        raise DataError(
+            f"{path}: the picture cannot be read ({reason(error)}); make it again"
+        ) from error
     return f"data:{media_type};base64,{b64encode(content).decode('ascii')}"

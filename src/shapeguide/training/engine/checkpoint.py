@@ -126,7 +126,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     # PyTorch tells of types and sizes that it cannot make by errors of several kinds.
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise CheckpointError(
-            f"cannot read {path}: {reason(error)}; restore the file from a copy or train again"
+            f"cannot read {path}: {reason(error, path)}; restore the file from a copy or train "
+            "again"
         ) from error
 
 

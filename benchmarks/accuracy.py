@@ -27,7 +27,7 @@ import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.inference.prediction_files import PredictionOptions, predict_files
 from shapeguide.metrics.summary import compare
-from shapeguide.metrics.tables import comparison_rows
+from shapeguide.metrics.summary_text import comparison_rows
 from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.training.settings.groups import TrainSettings, preset
 from shapeguide.workflows.evaluation import evaluate

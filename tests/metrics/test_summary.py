@@ -13,7 +13,7 @@ from shapeguide.errors import DataError
 from shapeguide.geometry.volume import Structure
 from shapeguide.metrics.scores import Row, error_rows, score_table
 from shapeguide.metrics.summary import compare, summarise
-from shapeguide.metrics.tables import comparison_rows, summary_rows
+from shapeguide.metrics.summary_text import comparison_rows, summary_rows
 
 MISSED, ABSENT = math.inf, math.nan
 

@@ -43,7 +43,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Score, and print the summary."""
-        from shapeguide.metrics.tables import comparison_rows, summary_rows
+        from shapeguide.metrics.summary_text import comparison_rows, summary_rows
 
         refuse_existing(self.out, self.overwrite)
         found = sg.evaluate(

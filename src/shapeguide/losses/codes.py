@@ -105,8 +105,8 @@ class SrnLoss(AutoencoderLoss):
 
     Args:
         autoencoder: Trained to restore corrupted maps.
-        reconstruction_weight: Of the first term.
-        code_weight: Of the second term.
+        reconstruction_weight: Weight of the first term.
+        code_weight: Weight of the second term.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ def restoration_loss(logits: Tensor, reference: Tensor) -> Tensor:
     """Relative squared distance of restored probabilities to the reference, over structures.
 
     Args:
-        logits: Of each class, background first, shape (B, 1 + S, I, J, K).
+        logits: Logit of each class, background first, shape (B, 1 + S, I, J, K).
         reference: One-hot, same shape.
 
     Returns:

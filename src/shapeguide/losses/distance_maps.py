@@ -47,7 +47,7 @@ def boundary_loss(
     the map changes its sign between two voxels.
 
     Args:
-        probabilities: Of each structure, without background, shape (B, S, I, J, K).
+        probabilities: Probability of each structure, without background, shape (B, S, I, J, K).
         reference: Masks of each structure, same shape.
         spacing_mm: Voxel spacing.
 

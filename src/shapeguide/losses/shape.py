@@ -74,7 +74,7 @@ class ShapeLoss(GuideLoss):
         """Capped shape distance, averaged over the structures that the reference holds.
 
         Args:
-            probabilities: Of each structure, without background, shape (B, S, I, J, K).
+            probabilities: Probability of each structure, without background, shape (B, S, I, J, K).
             reference: Masks of each structure, same shape.
 
         Returns:

@@ -28,7 +28,7 @@ class GuideLoss(nn.Module, ABC):
         """Compare a prediction with its reference.
 
         Args:
-            probabilities: Of each class, background first, shape (B, 1 + S, I, J, K).
+            probabilities: Probability of each class, background first, shape (B, 1 + S, I, J, K).
             reference: One-hot, same shape.
         """
 

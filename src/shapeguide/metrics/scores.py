@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from shapeguide.errors import ConfigError, GeometryError
-from shapeguide.geometry.boxes import Box, foreground_box
+from shapeguide.geometry.boxes import foreground_box
 from shapeguide.geometry.volume import LabelMap, Structure, find_structure
 from shapeguide.metrics.metric import METRICS
 from shapeguide.metrics.overlap import dice
@@ -113,7 +113,8 @@ def score(prediction: LabelMap, reference: LabelMap) -> Scores:
             "neither the prediction nor the reference says what its label ids stand for; "
             "give one of them structures, for instance Structure('hippocampus', (1, 2))"
         )
-    box = _shared_box(prediction, reference)
+    labelled = foreground_box((prediction.data != 0) | (reference.data != 0))
+    box = labelled or (slice(0), slice(0), slice(0))
     cropped_prediction = np.ascontiguousarray(prediction.data[box])
     cropped_reference = np.ascontiguousarray(reference.data[box])
     scores: list[Score] = []
@@ -181,16 +182,3 @@ def _check_grids(prediction: LabelMap, reference: LabelMap) -> None:
         f"prediction {prediction.grid}\nreference {reference.grid}\n"
         "resample the prediction to the reference grid first"
     )
-
-
-def _shared_box(prediction: LabelMap, reference: LabelMap) -> Box:
-    """The box that holds every labelled voxel of both: all that the metrics have to look at."""
-    boxes = [foreground_box(label_map.data != 0) for label_map in (prediction, reference)]
-    filled = [box for box in boxes if box is not None]
-    if not filled:
-        return slice(0, 1), slice(0, 1), slice(0, 1)
-    i, j, k = (
-        slice(min(box[axis].start for box in filled), max(box[axis].stop for box in filled))
-        for axis in range(3)
-    )
-    return i, j, k

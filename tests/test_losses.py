@@ -177,6 +177,31 @@ def test_shape_loss_leaves_out_structures_that_the_reference_lacks() -> None:
     )
 
 
+def test_shape_loss_guides_by_the_structures_and_not_by_the_background() -> None:
+    loss = ShapeLoss(network(structures=2), spacing_mm=SPACING, distance="raw", cap=0.1)
+    reference = torch.cat([1 - ball(4), ball(4), torch.zeros_like(ball(4))], dim=1)
+    prediction = torch.cat([1 - ball(5), ball(5) * 0.9, ball(3)], dim=1).requires_grad_()
+    terms = loss.guide(prediction, reference)
+    distances, _ = loss.distances(prediction[:, 1:], reference[:, 1:])
+    # The second structure is not there, so the first alone counts.
+    assert terms.loss.item() == pytest.approx(smooth_cap(distances[0, 0], 0.1).item())
+    assert terms.figures["shape_distance"].item() == pytest.approx(distances[0, 0].item())
+    assert terms.figures["capped_share"].item() == float(distances[0, 0] >= 0.1)
+    terms.loss.backward()
+    assert prediction.grad is not None
+    assert prediction.grad[:, 1].abs().sum() > 0
+    assert prediction.grad[:, [0, 2]].abs().sum() == 0
+
+
+def test_shape_distance_that_is_watched_is_the_mean_over_the_structures_that_are_there() -> None:
+    loss = ShapeLoss(network(structures=2), spacing_mm=SPACING, distance="raw")
+    reference = torch.cat([torch.zeros_like(ball(4)), ball(4), ball(5)], dim=1)
+    prediction = torch.cat([torch.zeros_like(ball(4)), ball(5), ball(3)], dim=1)
+    distances, _ = loss.distances(prediction[:, 1:], reference[:, 1:])
+    figures = loss.guide(prediction, reference).figures
+    assert figures["shape_distance"].item() == pytest.approx(distances.mean().item())
+
+
 def test_shape_loss_of_nothing_at_all_is_zero() -> None:
     nothing = torch.zeros((1, 1, 16, 16, 16))
     assert ShapeLoss(network("canonical"), spacing_mm=SPACING)(nothing, nothing).item() == 0.0

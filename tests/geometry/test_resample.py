@@ -18,7 +18,7 @@ from shapeguide.geometry.resample import (
     to_ras,
     working_grid,
 )
-from shapeguide.geometry.volume import LabelMap, Structure, Volume
+from shapeguide.geometry.volume import LabelMap, Placement, Structure, Volume
 
 
 def grid_of(
@@ -111,9 +111,18 @@ def test_labels_stay_in_place_through_the_working_grid_and_back(grid: Grid) -> N
     assert dice(back.data > 0, label_map.data > 0) > 0.93
 
 
-def test_working_grid_keeps_the_voxels_of_a_grid_of_the_same_spacing() -> None:
-    grid = grid_of((5, 6, 7))
-    working = working_grid(grid, (1.0, 1.0, 1.0), (8, 8, 8), grid.centre_mm)
+def test_an_item_that_is_turned_no_longer_lies_as_its_header_said() -> None:
+    grid = Grid((2, 3, 4), np.diag([-1.0, 1.0, 1.0, 1.0]))
+    header = Placement(sform=grid.affine, sform_code=1, qform=grid.affine, qform_code=1)
+    assert to_ras(Volume(np.zeros((2, 3, 4), dtype=np.float32), grid, header)).placement is None
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (2.0, 0.5, 3.0)])
+def test_working_grid_keeps_the_voxels_of_a_grid_of_the_same_spacing(
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    grid = grid_of((5, 6, 7), spacing_mm)
+    working = working_grid(grid, spacing_mm, (8, 8, 8), grid.centre_mm)
     data = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     resampled = resample_volume(Volume(data, grid), working, outside=-9.0)
     start = np.round(working.to_index(np.zeros(3))).astype(int)

@@ -70,7 +70,7 @@ def test_draws_do_not_depend_on_the_batch_split() -> None:
 
 
 def test_draws_fill_the_limits_and_stay_inside() -> None:
-    warps = drawn(2000)
+    warps = drawn(2000, limits=WarpLimits(translation_mm=10.0))
     scales = torch.linalg.det(warps[:, :, :3]) ** (1 / 3)
     assert warps.dtype == torch.float64
     assert 0.85 <= scales.min() < 0.86
@@ -132,7 +132,7 @@ def test_volume_scales_with_the_cube_of_the_scale(scale: float) -> None:
 
 def test_centroids_land_where_the_warp_says() -> None:
     mask = ellipsoid((60, 44, 32), ANISOTROPIC_MM, (6, -5, 4), (9, 11, 8))
-    warps = drawn(4, limits=WarpLimits(rotation_deg=25))
+    warps = drawn(4, limits=WarpLimits(rotation_deg=25, translation_mm=10.0))
     batch = mask.byte().expand(4, *mask.shape)
     soft = warp_one_hot(batch[:, None], warps, spacing_mm=ANISOTROPIC_MM)
     hard = warp_classes(batch, warps, spacing_mm=ANISOTROPIC_MM)
@@ -297,6 +297,21 @@ def test_pairs_do_not_depend_on_the_batch_split() -> None:
     generator = torch.Generator().manual_seed(0)
     whole = affine_pairs(classes, WarpLimits(), spacing_mm=(1, 1, 1), generator=generator)
     assert torch.equal(torch.cat(parts, dim=1), torch.stack(whole))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_map_of_one_layer_is_warped_like_any_other(axis: int) -> None:
+    layer = torch.zeros(8, 9, dtype=torch.uint8)
+    layer[2:5, 3:7] = 3
+    classes = layer.unsqueeze(axis)[None]
+    moved = torch.zeros_like(classes)
+    moved[0].select(axis, 0)[2:5, 4:8] = 3
+    shift = [0.0, 0.0, 0.0]
+    shift[2 if axis < 2 else 1] = 1.0
+    warp = affine(torch.eye(3), (shift[0], shift[1], shift[2]))
+    assert torch.equal(warp_classes(classes, warp, spacing_mm=(1.0, 1.0, 1.0)), moved)
+    soft = warp_one_hot((classes == 3)[:, None], warp, spacing_mm=(1.0, 1.0, 1.0))
+    assert torch.equal(soft[:, 0] > 0.5, moved == 3)
 
 
 def test_an_empty_label_map_stays_empty() -> None:

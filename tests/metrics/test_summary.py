@@ -108,6 +108,20 @@ def test_finding_nothing_where_nothing_is_beats_an_invention() -> None:
     assert (comparison["losses"] == 0).all()
 
 
+def test_finding_nothing_where_nothing_is_counts_as_a_perfect_score() -> None:
+    comparison = compare(table([1.0, ABSENT]), table([1.0, 3.0]))
+    assert line(comparison, "dice")["mean_first"] == pytest.approx((1 / 2 + 1) / 2)
+    assert line(comparison, "hausdorff_mm")["mean_first"] == pytest.approx((1 + 0) / 2)
+    assert line(comparison, "dice")["mean_second"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+def test_structures_stay_in_the_order_of_the_table() -> None:
+    rows = [{**row("a", 1.0), "structure": name} for name in ("tail", "body", "head")]
+    found = score_table(rows)
+    assert list(dict.fromkeys(summarise(found)["structure"])) == ["tail", "body", "head"]
+    assert list(dict.fromkeys(compare(found, found)["structure"])) == ["tail", "body", "head"]
+
+
 def test_higher_dice_wins_and_lower_distance_wins() -> None:
     comparison = compare(table([1.0, 1.0]), table([2.0, 3.0]))
     assert (comparison["wins"] == 2).all()
@@ -152,7 +166,7 @@ def test_rows_for_the_terminal_have_headings_and_the_count_of_missed_cases() -> 
     rows = summary_rows(summarise(table([1.0, 3.0, MISSED])))
     assert rows[0][-4:] == ("cases", "missed", "both empty", "errors")
     hausdorff = next(found for found in rows if found[1] == "hausdorff_mm")
-    assert hausdorff[:3] == ("horn", "hausdorff_mm", "2.000")
+    assert hausdorff[:5] == ("horn", "hausdorff_mm", "2.000", "1.000 to 3.000", "2.000")
     assert hausdorff[-4:] == ("2", "1", "0", "0")
     assert {len(found) for found in rows} == {9}
 
@@ -166,8 +180,7 @@ def test_rows_show_a_dash_where_there_is_no_value() -> None:
 def test_comparison_rows_say_how_many_pairs_and_what_was_missed() -> None:
     rows = comparison_rows(compare(table([1.0, 1.0, MISSED]), table([2.0, 3.0, 2.0])))
     hausdorff = next(found for found in rows if found[1] == "hausdorff_mm")
-    assert hausdorff[2] == "2 of 3"
-    assert hausdorff[5] == "-1.500"
+    assert hausdorff[2:7] == ("2 of 3", "1.000", "2.500", "-1.500", "-2.000 to -1.000")
     assert hausdorff[-4:] == ("2", "1", "0", "1 / 0")
     assert {len(found) for found in rows} == {12}
 

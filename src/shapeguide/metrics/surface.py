@@ -141,11 +141,7 @@ def assd_mm(distances: SurfaceDistances) -> float:
     Returns:
         Distance in mm; infinite when one mask is empty, nan when both are.
     """
-    if distances.both_empty:
-        return float("nan")
-    if distances.one_empty:
-        return float("inf")
-    return float(_both_directions(distances).mean())
+    return _mean(_both_directions(distances))
 
 
 def surface_dice(distances: SurfaceDistances, *, tolerance_mm: float) -> float:
@@ -169,9 +165,11 @@ def surface_dice(distances: SurfaceDistances, *, tolerance_mm: float) -> float:
     """
     if not 0 <= tolerance_mm < float("inf"):
         raise ConfigError(f"a tolerance is a finite distance in mm, found {tolerance_mm}")
-    if distances.both_empty:
-        return float("nan")
-    return float((_both_directions(distances) <= tolerance_mm).mean())
+    return _mean(_both_directions(distances) <= tolerance_mm)
+
+
+def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
 def _both_directions(distances: SurfaceDistances) -> NDArray[np.float64]:
@@ -182,10 +180,8 @@ def _both_directions(distances: SurfaceDistances) -> NDArray[np.float64]:
 def _nearest_mm(
     points_mm: NDArray[np.float64], targets_mm: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    if len(points_mm) == 0 or len(targets_mm) == 0:
-        return np.full(len(points_mm), np.inf)
     workers = -1 if len(points_mm) >= LARGE_SURFACE else 1
     # A tree that is asked once need not be balanced: building it is a good part of the time.
     tree = KDTree(targets_mm, balanced_tree=False, compact_nodes=False)
-    nearest_mm, _ = tree.query(points_mm, workers=workers)
+    nearest_mm, _ = tree.query(points_mm, workers=workers)  # infinite where there is no target
     return np.asarray(nearest_mm, dtype=np.float64)

@@ -204,6 +204,10 @@ def test_damaged_and_foreign_transforms_are_refused(tree: Path) -> None:
     put_air(path, perspective)
     with pytest.raises(DataError, match="no affine transform"):
         sg.read_dataset(tree / "native_space")
+    for unusable in (np.diag([1e308, 1, 1, 1]), np.diag([1, 1, 0, 1]), np.diag([1, 1, 1, 0])):
+        put_air(path, unusable)
+        with pytest.raises(DataError, match="no affine transform"):
+            sg.read_dataset(tree / "native_space")
     put_air(path, np.eye(4), shape=(256, 124, 256))
     with pytest.raises(DataError, match=r"of shapes \(256, 124, 256\).*found \(32, 12, 32\)"):
         sg.read_dataset(tree / "native_space")

@@ -402,6 +402,26 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, counted: list[str], damag
     assert counted == ["case", "case"]
 
 
+def test_an_entry_that_another_process_has_mapped_on_windows_is_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, folder = write_case(tmp_path / "data"), tmp_path / "cache"
+    expected = on_disk([case], folder)[0].image.copy()
+    stored = next(folder.glob("*.image.npy"))
+    damaged = stored.read_bytes()[:-1] + b"?"
+    stored.write_bytes(damaged)
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if Path(target) == stored:
+            raise PermissionError("used by another process")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert np.array_equal(on_disk([case], folder)[0].image, expected)
+    assert stored.read_bytes() == damaged
+
+
 def test_a_read_only_dataset_folder_is_enough(tmp_path: Path) -> None:
     case = write_case(tmp_path / "data")
     for folder in (case.image.parent, tmp_path / "data" / "labels", tmp_path / "data"):

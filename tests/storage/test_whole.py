@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shapeguide.storage import litter, whole
+from shapeguide.storage import litter, processes, whole
 from shapeguide.storage.litter import remove_litter, temporary_beside
 from shapeguide.storage.whole import write_text, written_whole
 
@@ -141,7 +141,7 @@ def test_no_process_is_asked_for_on_windows_where_asking_would_end_it(
 ) -> None:
     mine = temporary_beside(tmp_path / "a.txt")
     mine.touch()
-    monkeypatch.setattr(litter, "WINDOWS", True)
+    monkeypatch.setattr(processes, "WINDOWS", True)
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("a process was sent a signal"))
     assert not litter._is_litter(mine)
 

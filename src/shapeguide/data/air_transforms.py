@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shapeguide.errors import DataError, reason
+from shapeguide.errors import DataError, GeometryError, reason
+from shapeguide.geometry.grid import Grid
 
 # Matrix; file name, bits, shape and spacing of the standard scan and of the reslice scan; comment;
 # hashes, volumes and reserve.
@@ -57,19 +58,20 @@ def read_air(path: Path) -> AirTransform:
 def _transform(path: Path, fields: tuple[object, ...]) -> AirTransform:
     # The array in the file is indexed by column first.
     matrix = np.array(fields[:16], dtype=np.float64).reshape(4, 4).T
-    standard, reslice = fields[18:21], fields[26:29]
+    standard, reslice = _shape(fields[18:21]), _shape(fields[26:29])
     spacing_mm = np.array(fields[21:24], dtype=np.float64)
     if not (np.isfinite(matrix).all() and np.isfinite(spacing_mm).all() and spacing_mm.min() > 0):
         raise DataError(f"{path}: holds values that are not finite; copy it again")
-    last = matrix[3]
-    if last[3] == 0 or not np.allclose(last[:3], 0) or np.linalg.det(matrix) == 0:
-        raise DataError(
-            f"{path}: no affine transform: its last row is {last}, expected (0, 0, 0, 1)"
-        )
-    cubic = np.diag([*(spacing_mm / spacing_mm.min()), 1.0])
-    return AirTransform(_shape(standard), _shape(reslice), matrix / last[3] @ cubic)
+    with np.errstate(all="ignore"):  # what overflows is found not to be finite
+        cubic = np.diag([*(spacing_mm / spacing_mm.min()), 1.0])
+        to_reslice = matrix / matrix[3, 3] @ cubic
+    try:
+        Grid(standard, to_reslice)
+    except GeometryError as error:
+        raise DataError(f"{path}: no affine transform: {error}; copy it again") from error
+    return AirTransform(standard, reslice, to_reslice)
 
 
 def _shape(lengths: tuple[object, ...]) -> tuple[int, int, int]:
-    i, j, k = (int(str(length)) for length in lengths)
+    i, j, k = np.array(lengths, dtype=np.int64).tolist()
     return i, j, k

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import DataError, GeometryError, reason
 from shapeguide.geometry.grid import Grid
 from shapeguide.storage.digest import content_digest, file_digest
-from shapeguide.storage.whole import write_json, written_whole
+from shapeguide.storage.whole import read_json, write_json, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def load_entry(folder: Path, key: str, space: WorkingSpace) -> PreparedCase | No
     if not description.is_file():
         return None
     try:
-        facts = json.loads(description.read_text(encoding="utf-8"))
+        facts = read_json(description)
         image = _mapped(folder / f"{key}.image.npy", np.float32, space, facts["image"])
         classes = _mapped(folder / f"{key}.classes.npy", np.uint8, space, facts["classes"])
         grid = Grid(space.spatial_shape, np.array(facts["affine"]))
@@ -89,7 +90,8 @@ def store_entry(folder: Path, key: str, prepared: PreparedCase) -> None:
     facts: dict[str, Any] = {"id": prepared.id, "affine": prepared.grid.affine.tolist()}
     try:
         for name, array in arrays.items():
-            with written_whole(folder / f"{key}.{name}.npy") as temporary:
+            path = folder / f"{key}.{name}.npy"
+            with _kept_if_mapped(path), written_whole(path) as temporary:
                 np.save(temporary, array, allow_pickle=False)
             facts[name] = _checksum(array)
         write_json(folder / f"{key}.json", facts)  # last: it says that the entry is complete
@@ -98,6 +100,16 @@ def store_entry(folder: Path, key: str, prepared: PreparedCase) -> None:
             f"{folder}: prepared cases cannot be stored ({reason(error)}); free some space, name "
             f"another folder in {CACHE_VARIABLE}, or raise the memory limit"
         ) from error
+
+
+@contextmanager
+def _kept_if_mapped(path: Path) -> Iterator[None]:
+    """Windows refuses to replace what another process has mapped; the checksum then decides."""
+    try:
+        yield
+    except PermissionError:
+        if not path.is_file():
+            raise
 
 
 def _mapped(path: Path, dtype: type, space: WorkingSpace, checksum: int) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from shapeguide.data.headers import StoredVoxels, read_header
 from shapeguide.data.scan_files import opened
 from shapeguide.errors import DataError, reason
 from shapeguide.geometry.grid import Grid
-from shapeguide.geometry.volume import LabelMap, Placement, Structure, Volume
+from shapeguide.geometry.volume import LARGEST_LABEL_ID, LabelMap, Placement, Structure, Volume
 from shapeguide.storage.whole import written_whole
 
 __all__ = [
@@ -38,7 +38,6 @@ LARGEST_REST_BYTES = 2**20
 RUN_VOXELS = 2**24
 """Voxels that are read at a time: of large scans, what is stored is never in memory whole."""
 LARGEST_NIFTI1_LENGTH = 32767
-LARGEST_LABEL_ID = 2**31 - 1
 LABEL_TYPES = (np.uint8, np.uint16, np.int32)
 Converter: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 

@@ -12,7 +12,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-WINDOWS = os.name == "nt"
+from shapeguide.storage.processes import may_run
+
 TEMPORARY = re.compile(r"\.writing-(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-)?\w+-")
 LITTER_AGE_S = 24 * 3600
 """A temporary file this old is litter, whoever wrote it."""
@@ -48,22 +49,9 @@ def _is_litter(path: Path) -> bool:
     name = TEMPORARY.match(path.name)
     if name is None:
         return False
-    if name["machine"] == _machine() and not _may_run(int(name["process"])):
+    if name["machine"] == _machine() and not may_run(int(name["process"])):
         return True
     return time.time() - path.stat().st_mtime > LITTER_AGE_S
-
-
-def _may_run(process: int) -> bool:
-    """Whether the process is there; where one cannot ask, it may be."""
-    if WINDOWS:  # to ask in this way would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 @cache

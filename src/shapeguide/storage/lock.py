@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shapeguide.errors import CheckpointError, ConfigError, reason
+from shapeguide.storage.processes import may_run
 
 LOCK_FILE = ".shapeguide.lock"
 NOT_PASSED_ON = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -134,9 +135,6 @@ if sys.platform == "win32":
         except PermissionError:
             return False
         return True
-
-    def _runs(process: int) -> bool:
-        return True
 else:
     import fcntl
 
@@ -146,15 +144,6 @@ else:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return False
-        return True
-
-    def _runs(process: int) -> bool:
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            return True
         return True
 
 
@@ -186,7 +175,7 @@ def _read_holder(handle: int) -> Holder | None:
 def _is_gone(holder: Holder) -> bool:
     """Whether a process of this machine no longer runs; this one would know that it holds it."""
     here = holder.host == socket.gethostname()
-    return here and (holder.process == os.getpid() or not _runs(holder.process))
+    return here and (holder.process == os.getpid() or not may_run(holder.process))
 
 
 def _release(path: Path, handle: int) -> None:

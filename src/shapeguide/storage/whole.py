@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from shapeguide.errors import DataError
-from shapeguide.storage.litter import WINDOWS, remove_litter, temporary_beside
+from shapeguide.errors import DataError, reason
+from shapeguide.storage.litter import remove_litter, temporary_beside
+from shapeguide.storage.processes import WINDOWS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ def write_json(path: Path, content: Any) -> None:
         text = json.dumps(content, indent=2, allow_nan=False)
         json.dumps(content, ensure_ascii=False).encode("utf-8")  # finds lone surrogates
     except ValueError as error:
-        raise DataError(f"{path} cannot be written as JSON: {_first_line(error)}") from error
+        raise DataError(f"{path} cannot be written as JSON: {reason(error)}") from error
     write_text(path, text + "\n")
 
 
@@ -87,7 +88,7 @@ def read_json(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {_first_line(error)}") from error
+        raise DataError(f"{path} cannot be read as JSON: {reason(error)}") from error
     return parse_json(text, path)
 
 
@@ -113,7 +114,7 @@ def parse_json(text: str, source: Path | str) -> Any:
         )
         json.dumps(content, ensure_ascii=False).encode("utf-8")  # finds lone surrogates
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{source} cannot be read as JSON: {_first_line(error)}") from error
+        raise DataError(f"{source} cannot be read as JSON: {reason(error)}") from error
     return content
 
 
@@ -160,7 +161,7 @@ def read_table(path: Path, columns: Sequence[str], *, text: Sequence[str]) -> pd
         header, *rows = _cells(path, columns)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
-            f"{path} cannot be read as a table: {_first_line(error)}; delete it, or restore it "
+            f"{path} cannot be read as a table: {reason(error)}; delete it, or restore it "
             "from a copy"
         ) from error
     table = pd.DataFrame(rows, columns=header, dtype=object)
@@ -247,11 +248,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the name {name!r} stands twice in one object")
         found[name] = value
     return found
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _rename(temporary: Path, path: Path) -> None:

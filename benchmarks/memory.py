@@ -35,7 +35,9 @@ from shapeguide.models.segmenter import Segmenter, build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.settings.groups import preset
+from shapeguide.training.stages.segmentation_batches import LabelledImages
 from shapeguide.training.stages.segmentation_step import SegmentationStep
+from shapeguide.training.stages.variation import draw_warps
 
 Shape: TypeAlias = tuple[int, int, int]
 
@@ -160,7 +162,10 @@ def _step(spatial_shape: Shape, again: bool) -> float:
     step = SegmentationStep(network, SPACING_MM, settings, guide.to(fabric.device))
     images = torch.randn((1, 1, *spatial_shape), device=fabric.device)
     classes = (images[:, 0] > 2).to(torch.uint8)
-    fabric.backward(step((images, classes), chosen.dice_iterations).total)
+    generator = torch.Generator().manual_seed(0)
+    warps = draw_warps(settings.warp, count=1, share=1.0, generator=generator)
+    batch = fabric.to_device(LabelledImages(images, classes, warps))
+    fabric.backward(step(batch, chosen.dice_iterations).total)
     optimizer.step()
     return _gpu_peak_gb() if fabric.device.type == "cuda" else _peak_gb()
 

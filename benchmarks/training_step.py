@@ -21,7 +21,7 @@ import tyro
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 import shapeguide as sg
 from shapeguide.data.prepared_cases import PreparedCases
@@ -31,7 +31,7 @@ from shapeguide.models.segmenter import build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.settings.groups import TrainSettings, preset
-from shapeguide.training.stages.segmentation_batches import CaseBatches
+from shapeguide.training.stages.segmentation_batches import LabelledImages, SegmentationBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep
 
 
@@ -54,8 +54,9 @@ def main(
     plain = SegmentationStep(network, (1.0, 1.0, 1.0), settings)
     guided = SegmentationStep(network, (1.0, 1.0, 1.0), settings, loss)
     with tempfile.TemporaryDirectory() as folder:
-        batches = _batches(Path(folder), spatial_shape, batch_size)
-        images, classes = (part.to(fabric.device) for part in batches[0])
+        batches = _batches(Path(folder), spatial_shape, settings)
+        first = _on(fabric, batches[0])
+        images, classes = first.images, first.classes
 
         def update(terms: LossTerms) -> None:
             optimizer.zero_grad(set_to_none=True)
@@ -78,16 +79,18 @@ def _network(settings: TrainSettings, fabric: Fabric) -> tuple[nn.Module, torch.
     return network_and_optimizer[0], network_and_optimizer[1]
 
 
-def _batches(folder: Path, spatial_shape: tuple[int, int, int], batch_size: int) -> CaseBatches:
+def _batches(
+    folder: Path, spatial_shape: tuple[int, int, int], settings: TrainSettings
+) -> SegmentationBatches:
     description = sg.write_cohort(folder / "cohort", count=4, spatial_shape=spatial_shape)
     dataset = sg.read_dataset(description)
     space = choose_working_space(dataset, spatial_shape=spatial_shape)
     cases = PreparedCases(tuple(dataset), space, cache_dir=folder / "cache")
-    return CaseBatches(cases, batch_size=batch_size, seed=0)
+    return SegmentationBatches(cases, settings)
 
 
-def _on(fabric: Fabric, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    moved: tuple[Tensor, Tensor] = fabric.to_device(batch)
+def _on(fabric: Fabric, batch: LabelledImages) -> LabelledImages:
+    moved: LabelledImages = fabric.to_device(batch)
     return moved
 
 

@@ -31,9 +31,10 @@ Normalisation: TypeAlias = Literal["volume", "foreground"]
 Objective: TypeAlias = Literal["pairwise", "contrastive", "vicreg", "reconstruction", "surface"]
 """What a shape network learns: `pairwise` is as printed in the paper."""
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
-Maps: TypeAlias = Literal["clean", "softened", "corrupted"]
-"""What a shape network is trained on: maps as they are; every second one softened; and corrupted
-copies beside those."""
+Maps: TypeAlias = Literal["binary", "clean", "softened", "corrupted"]
+"""What a shape network is trained on: maps that stay binary under a warp, as printed in the paper;
+maps whose edge the warp interpolates; every second one softened; and corrupted copies beside
+those."""
 Pose: TypeAlias = Literal["grid", "canonical", "aligned"]
 """What a shape network sees: the working grid; a mask in its canonical pose; or aligned."""
 POSES: tuple[Pose, ...] = get_args(Pose)

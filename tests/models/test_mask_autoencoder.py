@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from shapeguide.models.autoencoder_model import (
 )
 from shapeguide.models.mask_autoencoder import MaskAutoencoder
 from shapeguide.models.model_files import write_description, write_weights
+from shapeguide.models.quality import ReconstructionQuality
 from shapeguide.vocabulary import AutoencoderName
 
 STRUCTURES = (Structure("horn", (1,)), Structure("lobe", (2, 3)))
@@ -36,8 +38,8 @@ def autoencoder(
 
 def model(flavour: AutoencoderName) -> AutoencoderModel:
     space = WorkingSpace((1.0, 1.0, 1.0), ODD)
-    row = {"structure": "horn", "dice": 0.4, "cases": 2, "held_out": True}
-    rows = (row, {**row, "structure": "lobe", "dice": 0.9})
+    row = ReconstructionQuality(structure="horn", cases=2, held_out=True, dice=0.4)
+    rows = (row, replace(row, structure="lobe", dice=0.9))
     return AutoencoderModel(autoencoder(flavour), flavour, STRUCTURES, space, rows)
 
 

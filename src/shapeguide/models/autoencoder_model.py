@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -20,12 +20,11 @@ from shapeguide.models.model_files import (
     load_network,
     read_description,
 )
+from shapeguide.models.quality import ReconstructionQuality
 from shapeguide.vocabulary import AutoencoderName
 
 AUTOENCODER_FOLDER = "autoencoder"
 """Folder of the autoencoder inside the run folder of the segmenter that it guided."""
-SMALLEST_DICE = 0.5
-"""An autoencoder that restores an untouched label map worse than this has failed."""
 
 
 class AutoencoderDescription(ModelDescription):
@@ -34,7 +33,7 @@ class AutoencoderDescription(ModelDescription):
     kind: Literal["autoencoder"] = "autoencoder"
     flavour: AutoencoderName
     code_length: Annotated[int, Field(ge=1, le=4096)]
-    quality: tuple[dict[str, Any], ...] = ()
+    quality: tuple[ReconstructionQuality, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +44,13 @@ class AutoencoderModel:
     flavour: AutoencoderName
     structures: tuple[Structure, ...]
     space: WorkingSpace
-    quality: tuple[dict[str, Any], ...]
-    """One row for each structure: dice, cases, held_out; of `srn` also corrupted and restored."""
+    quality: tuple[ReconstructionQuality, ...]
+    """One row for each structure."""
 
     @property
     def failed(self) -> tuple[str, ...]:
         """Names of the structures that it cannot even reproduce."""
-        return tuple(
-            str(row["structure"]) for row in self.quality if not row["dice"] >= SMALLEST_DICE
-        )
+        return tuple(row.structure for row in self.quality if not row.good)
 
 
 def load_autoencoder(run_dir: str | Path) -> AutoencoderModel:

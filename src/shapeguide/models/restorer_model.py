@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from shapeguide.models.model_files import (
     read_description,
     read_stated,
 )
+from shapeguide.models.quality import RestorationQuality
 from shapeguide.models.shape_restorer import ShapeRestorer
 from shapeguide.vocabulary import WeightsName
 
@@ -44,7 +45,7 @@ class RestorerDescription(ModelDescription):
     window: tuple[Length, Length, Length]
     offsets: tuple[tuple[Finite, Finite, Finite], ...] = ()
     caution: NotNegative
-    quality: tuple[dict[str, Any], ...] = ()
+    quality: tuple[RestorationQuality, ...] = ()
 
     @property
     def seen_shape(self) -> tuple[int, int, int]:
@@ -84,8 +85,8 @@ class RestorerModel:
     space: WorkingSpace
     caution: float
     """Log odds of the new class over the old that a change must reach somewhere."""
-    quality: tuple[dict[str, Any], ...]
-    """One row for each structure: Dice of spoilt, restored and clean maps, cases, held_out."""
+    quality: tuple[RestorationQuality, ...]
+    """One row for each structure."""
     window: tuple[int, int, int] | None = None
     """Voxels of the working space around the structures that it looks at; all when not given."""
     usual_disagreement: float | None = None

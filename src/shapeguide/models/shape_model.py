@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from shapeguide.models.model_files import (
     load_network,
     read_description,
 )
+from shapeguide.models.quality import ShapeQuality
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.vocabulary import Objective, Pose
 
@@ -27,7 +28,7 @@ class ShapeModelDescription(ModelDescription):
     pose: Pose
     canonical_shape: Annotated[int, Field(ge=8, le=128)]
     trunks: Annotated[int, Field(ge=1, le=255)]
-    quality: tuple[dict[str, Any], ...] = ()
+    quality: tuple[ShapeQuality, ...] = ()
 
     @property
     def seen_shape(self) -> tuple[int, int, int]:
@@ -44,13 +45,13 @@ class ShapeModel:
     structures: tuple[Structure, ...]
     space: WorkingSpace
     objective: str
-    quality: tuple[dict[str, Any], ...]
-    """One row for each structure: same, different, ratio, auc, rank1, signature_std, collapsed."""
+    quality: tuple[ShapeQuality, ...]
+    """One row for each structure."""
 
     @property
     def collapsed(self) -> tuple[str, ...]:
         """Names of the structures whose shapes the network does not tell apart."""
-        return tuple(str(row["structure"]) for row in self.quality if row["collapsed"])
+        return tuple(row.structure for row in self.quality if row.collapsed)
 
 
 def load_shape_network(run_dir: str | Path) -> ShapeModel:

@@ -33,8 +33,8 @@ from shapeguide.storage.whole import written_whole
 from shapeguide.studies.demo_folder import DemoFiles
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.shape import mask_bank
 from shapeguide.training.shape.separation import PairDistances, pair_distances
-from shapeguide.training.stages.shape import mask_bank
 
 METHODS = ("plain", "guided")
 LOSS_TERMS = {
@@ -58,7 +58,7 @@ def held_out_distances(
     prepared = PreparedCases(
         tuple(cases), model.space, cache_dir=None, memory_limit_bytes=MEMORY_LIMIT_BYTES
     )
-    bank = mask_bank(prepared, model.space, settings, torch.device("cpu"))
+    bank = mask_bank(prepared, settings)
     generator = torch.Generator().manual_seed(settings.seed)
     raw = pair_distances(
         model.network.cpu(), bank, pairs=settings.shape.quality_pairs, generator=generator

@@ -13,6 +13,7 @@ import shapeguide
 from shapeguide.data.dataset import Dataset
 from shapeguide.metrics.metric import METRICS
 from shapeguide.metrics.summary import summarise
+from shapeguide.models.quality import LOWEST_AUC, LOWEST_RATIO
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.report.page import Card, Page, Picture, Section, Table, write_page
 from shapeguide.report.words import (
@@ -27,7 +28,7 @@ from shapeguide.studies.demo_figures import choose_cases, draw_figures, held_out
 from shapeguide.studies.demo_folder import DemoFiles
 from shapeguide.studies.demo_run import file_list, run_section
 from shapeguide.training.settings.groups import TrainSettings
-from shapeguide.training.shape.separation import LOWEST_AUC, LOWEST_RATIO, PairDistances
+from shapeguide.training.shape.separation import PairDistances
 
 MAIN_METRICS = ("dice", "hausdorff_mm", "hd95_mm")
 FIRST, SECOND = "guided", "plain"

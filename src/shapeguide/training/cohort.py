@@ -1,64 +1,87 @@
-"""What both stages share before they start: held-out cases, the working space, the device."""
+"""The cases of a training, prepared once and handed to every stage."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.data.working_space import WorkingSpace, choose_working_space
 from shapeguide.errors import ConfigError
+from shapeguide.geometry.volume import Structure
 from shapeguide.models.segmenter import divisor_of
+from shapeguide.storage.identity import differences_in_words
 from shapeguide.training.settings.groups import TrainSettings
 
 SMALLEST_TRAINING_SET = 10
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """Cases to train on, cases held out of them, and the space both are brought to."""
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Cases to train on and cases held out of them, in the space that both are brought to.
+
+    A file is read when a stage first asks for it, and then kept: stages that share a cohort read
+    nothing twice, and those that see label maps alone read no images.
+    """
 
     train: Dataset
     validation: Dataset | None
     space: WorkingSpace
-    memory_limit_bytes: int
-    cache_dir: Path | None = None
+    train_cases: PreparedCases
+    validation_cases: PreparedCases
+    """Empty without validation cases."""
+    decided_by: Mapping[str, Any]
+    """The settings that it depends on."""
 
-    def prepared_train(self) -> PreparedCases:
-        """The training cases in the working space."""
-        return self._prepared(self.train)
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """What is segmented, in the order of the class indices, which start from 1."""
+        return self.train.structures
 
-    def prepared_validation(self) -> PreparedCases:
-        """The held-out cases in the working space; none when there are none."""
-        return self._prepared(self.validation if self.validation else self.train.select([]))
+    @property
+    def names(self) -> list[str]:
+        """Names of the structures."""
+        return [structure.name for structure in self.structures]
 
-    def _prepared(self, dataset: Dataset) -> PreparedCases:
-        return PreparedCases(
-            tuple(dataset),
-            self.space,
-            cache_dir=self.cache_dir,
-            memory_limit_bytes=self.memory_limit_bytes,
-        )
+    @property
+    def classes(self) -> int:
+        """Number of structures and the background."""
+        return 1 + len(self.structures)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether there are validation cases."""
+        return self.validation is not None
+
+    @property
+    def measured_cases(self) -> PreparedCases:
+        """Cases on which a trained model is measured: held-out ones if any, else those it saw."""
+        return self.validation_cases if self.held_out else self.train_cases
 
 
-def prepare(dataset: Dataset, settings: TrainSettings) -> Preparation:
-    """Hold out validation cases and choose the working space from what is left.
+def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
+    """A cohort of these settings: the one that is given, or a new one of a dataset.
+
+    Validation cases are held out, and the working space is chosen from what is left.
 
     Raises:
-        ConfigError: If there are no cases, no structures, or more held-out cases than there are.
+        ConfigError: If there are no cases, no structures, or more held-out cases than there are,
+            or a given cohort was made by other settings.
     """
-    if len(dataset) == 0:
-        raise ConfigError(f"{dataset.name}: training needs cases, found none")
-    dataset.require_structures()
-    unlabelled = [case.id for case in dataset if case.label_map is None]
-    if unlabelled:
-        raise ConfigError(
-            f"{dataset.name}: {len(unlabelled)} cases have no label map, the first is "
-            f"{unlabelled[0]}; choose the cases to train on by a split"
-        )
-    train, validation = hold_out(dataset, settings)
+    decisive = _decisive(settings)
+    if isinstance(data, Cohort):
+        differences = differences_in_words(data.decided_by, decisive)
+        if differences:
+            raise ConfigError(
+                f"the cohort of {data.train.name} was made by other settings: "
+                f"{'; '.join(differences)}; give the dataset, or the settings it was made by"
+            )
+        return data
+    _check_labelled(data)
+    train, validation = hold_out(data, settings)
     space = choose_working_space(
         train,
         spacing_mm=settings.data.spacing_mm,
@@ -67,7 +90,15 @@ def prepare(dataset: Dataset, settings: TrainSettings) -> Preparation:
         normalisation=settings.data.normalisation,
         divisor=divisor_of(settings.segmentation.segmenter, settings.segmentation.channels),
     )
-    return Preparation(train, validation, space, int(settings.data.memory_limit_gb * 1024**3))
+    limit = settings.data.memory_limit_bytes
+    return Cohort(
+        train,
+        validation,
+        space,
+        train_cases=PreparedCases(train, space, memory_limit_bytes=limit),
+        validation_cases=PreparedCases(validation or (), space, memory_limit_bytes=limit),
+        decided_by=decisive,
+    )
 
 
 def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Dataset | None]:
@@ -76,12 +107,14 @@ def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Datase
     Without a stated number, a tenth of the cases, 1 to 8, or all scans of one person where each has
     more; none when there are fewer than ten, because then each labelled case is worth more in
     training, or when all show one person.
+
+    Raises:
+        ConfigError: If no case would be left to train on.
     """
     count = settings.segmentation.validation_cases
     if count is None:
-        enough = len(dataset) >= SMALLEST_TRAINING_SET
         scans = Counter(case.person for case in dataset)
-        enough = enough and len(scans) > 1
+        enough = len(dataset) >= SMALLEST_TRAINING_SET and len(scans) > 1
         count = max(min(8, max(1, len(dataset) // 10)), min(scans.values())) if enough else 0
     if count == 0:
         return dataset, None
@@ -91,3 +124,31 @@ def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Datase
             "lower segmentation.validation_cases"
         )
     return dataset.split_at_random(test_count=count, seed=settings.seed)
+
+
+def _decisive(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that held-out cases and working space depend on."""
+    segmentation = settings.segmentation
+    return {
+        "seed": settings.seed,
+        "data": settings.data.model_dump(mode="json"),
+        "segmentation": {
+            "segmenter": segmentation.segmenter,
+            "channels": list(segmentation.channels),
+            "validation_cases": segmentation.validation_cases,
+        },
+    }
+
+
+def _check_labelled(dataset: Dataset) -> None:
+    if len(dataset) == 0 or not dataset.structures:
+        raise ConfigError(
+            f"{dataset.name}: training needs cases and structures, "
+            f"found {len(dataset)} cases and {len(dataset.structures)} structures"
+        )
+    unlabelled = [case.id for case in dataset if case.label_map is None]
+    if unlabelled:
+        raise ConfigError(
+            f"{dataset.name}: {len(unlabelled)} cases have no label map, the first is "
+            f"{unlabelled[0]}; choose the cases to train on by a split"
+        )

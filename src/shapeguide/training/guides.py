@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.losses import (
     AcnnLoss,
@@ -19,7 +18,7 @@ from shapeguide.losses import (
 )
 from shapeguide.models.autoencoder_model import AutoencoderModel
 from shapeguide.models.shape_model import ShapeModel
-from shapeguide.training.cohort import Preparation
+from shapeguide.training.cohort import Cohort
 from shapeguide.training.settings.groups import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -45,9 +44,7 @@ def guided_by(guide: Guide | None, settings: TrainSettings) -> TrainSettings:
     return settings if settings.guidance in WITHOUT_MODEL else settings.changed(guidance="none")
 
 
-def guide_loss(
-    guide: Guide | None, dataset: Dataset, preparation: Preparation, settings: TrainSettings
-) -> GuideLoss | None:
+def guide_loss(guide: Guide | None, cohort: Cohort, settings: TrainSettings) -> GuideLoss | None:
     """The loss that guides in the settings of `guided_by`, or None.
 
     Raises:
@@ -55,16 +52,16 @@ def guide_loss(
     """
     if guide is None:
         loss = WITHOUT_MODEL.get(settings.guidance)
-        return None if loss is None else loss(spacing_mm=preparation.space.spacing_mm)
-    if guide.structures != dataset.structures:
+        return None if loss is None else loss(spacing_mm=cohort.space.spacing_mm)
+    if guide.structures != cohort.structures:
         name = "shape network" if isinstance(guide, ShapeModel) else f"{_kind(guide)} autoencoder"
         raise ConfigError(
             f"the {name} was trained on {guide.structures}, the dataset has "
-            f"{dataset.structures}; train a {name} on the same structures"
+            f"{cohort.structures}; train a {name} on the same structures"
         )
     if isinstance(guide, ShapeModel):
-        return _shape_loss(guide, preparation, settings)
-    return _autoencoder_loss(guide, preparation, settings)
+        return _shape_loss(guide, cohort, settings)
+    return _autoencoder_loss(guide, cohort, settings)
 
 
 def _kind(guide: Guide) -> str:
@@ -72,9 +69,9 @@ def _kind(guide: Guide) -> str:
 
 
 def _autoencoder_loss(
-    model: AutoencoderModel, preparation: Preparation, settings: TrainSettings
+    model: AutoencoderModel, cohort: Cohort, settings: TrainSettings
 ) -> AutoencoderLoss:
-    seen, space = model.space, preparation.space
+    seen, space = model.space, cohort.space
     if (seen.spacing_mm, seen.spatial_shape) != (space.spacing_mm, space.spatial_shape):
         raise ConfigError(
             f"the {model.flavour} autoencoder looks at the whole grid of {seen}, the segmenter "
@@ -95,18 +92,18 @@ def _autoencoder_loss(
     )
 
 
-def _shape_loss(model: ShapeModel, preparation: Preparation, settings: TrainSettings) -> ShapeLoss:
-    if model.network.pose == "grid" and model.space != preparation.space:
+def _shape_loss(model: ShapeModel, cohort: Cohort, settings: TrainSettings) -> ShapeLoss:
+    if model.network.pose == "grid" and model.space != cohort.space:
         raise ConfigError(
             f"the shape network looks at the whole grid of {model.space}, the segmenter works in "
-            f"{preparation.space}; state spacing and shape, or use the canonical pose"
+            f"{cohort.space}; state spacing and shape, or use the canonical pose"
         )
     guidance = settings.shape_loss
-    unmeasured = [row["structure"] for row in model.quality if not row["different"] + row["auc"]]
+    unmeasured = [row.structure for row in model.quality if not row.measured]
     if unmeasured:
         raise ConfigError(
             f"fewer than two people in the training of the shape network have "
-            f"{', '.join(map(str, unmeasured))}, so it cannot know how people differ there; add "
+            f"{', '.join(unmeasured)}, so it cannot know how people differ there; add "
             "cases that have it, leave the structure out, or train without guidance"
         )
     if model.collapsed and not guidance.accept_collapsed:
@@ -118,7 +115,7 @@ def _shape_loss(model: ShapeModel, preparation: Preparation, settings: TrainSett
         )
     return ShapeLoss(
         model.network,
-        spacing_mm=preparation.space.spacing_mm,
+        spacing_mm=cohort.space.spacing_mm,
         cap=guidance.cap,
         cap_form=guidance.cap_form,
         distance=guidance.distance,
@@ -127,6 +124,5 @@ def _shape_loss(model: ShapeModel, preparation: Preparation, settings: TrainSett
 
 def _figures(model: ShapeModel) -> str:
     return "; ".join(
-        f"{row['structure']}: ratio {row['ratio']:.2f}, AUC {row['auc']:.2f}"
-        for row in model.quality
+        f"{row.structure}: ratio {row.ratio:.2f}, AUC {row.auc:.2f}" for row in model.quality
     )

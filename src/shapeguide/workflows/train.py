@@ -12,6 +12,7 @@ from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.storage.lock import locked
+from shapeguide.training.cohort import cohort_of
 from shapeguide.training.engine.run_folder import (
     SHAPE_FOLDER,
     check_run_folder,
@@ -78,23 +79,22 @@ def _train_stages(
     guide: Guide | None,
     progress: bool,
 ) -> Segmenter:
-    """All stages in their order, each in its folder."""
+    """All stages in their order, each in its folder, on the same prepared cases."""
+    cohort = cohort_of(dataset, settings)
     if settings.guidance == "shape" and guide is None:
         guide = train_shape(
-            dataset, run_dir=folder / SHAPE_FOLDER, settings=settings, progress=progress
+            cohort, run_dir=folder / SHAPE_FOLDER, settings=settings, progress=progress
         )
     elif settings.guidance in ("acnn", "srn"):
         guide = train_autoencoder(
-            dataset, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
+            cohort, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
         )
     restores = settings.guidance == "shape" and settings.restorer.iterations > 0
     if restores:
         train_restorer(
-            dataset, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress
+            cohort, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress
         )
-    segmenter = train_segmenter(
-        dataset, guide, run_dir=folder, settings=settings, progress=progress
-    )
+    segmenter = train_segmenter(cohort, guide, run_dir=folder, settings=settings, progress=progress)
     if restores:
         calibrate_restorer(
             folder,

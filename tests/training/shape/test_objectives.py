@@ -1,25 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.aligned_pose import AlignedPose
+from shapeguide.models.quality import ShapeQuality
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.seeds import generator_for
-from shapeguide.training.shape import (
-    MaskBank,
-    pairwise_terms,
-    people_apart,
-    surface_targets,
-    surface_terms,
-)
-from shapeguide.training.shape.separation import (
-    ShapeQuality,
-    mean_distance_between_cases,
-    measure_quality,
-)
+from shapeguide.training.settings.groups import ShapeSettings
+from shapeguide.training.shape import MaskBank
+from shapeguide.training.shape.objectives import pairwise
+from shapeguide.training.shape.pairs import Drawing, TwoViews
+from shapeguide.training.shape.recipes import batches_of, learner_of, step_of
+from shapeguide.training.shape.separation import mean_distance_between_cases, measure_quality
+from shapeguide.training.shape.surface_targets import people_apart, surface_targets
 
 SPACING = (1.0, 1.0, 1.0)
 
@@ -81,16 +79,20 @@ def test_unit_is_the_mean_distance_between_two_cases() -> None:
 def test_single_case_can_train_against_its_corrupted_copies() -> None:
     alone = MaskBank(ellipsoid(4, 7, 5), SPACING, WarpLimits(translation_mm=0.0))
     network = ShapeNetwork(["a"], channels=(2, 4), canonical_shape=16)
-    terms = surface_terms(network, alone, unit=0.2, batch_size=3, generator=generator_for(0, 1))
-    assert terms.total.isfinite()
+    chosen = ShapeSettings(batch_size=3)
+    batch = batches_of(network, chosen, bank=alone, seed=0)[0]
+    learner = learner_of(network, chosen, spacing_mm=SPACING, seed=0)
+    assert step_of(learner, chosen)(batch, 0).total.isfinite()
     assert people_apart(alone, generator=generator_for(0, 1), pairs=4) > 0
 
 
 def test_constant_network_minimises_the_published_objective_and_is_found_collapsed() -> None:
     network = ShapeNetwork(["a"], channels=(2,), pose="grid")
     network.trunks[0] = Constant()
-    terms = pairwise_terms(network, bank(), batch_size=2, generator=generator_for(0, 1))
-    assert terms.total.item() == 0.0
+    views = TwoViews(Drawing(bank(), batch_size=2, maps="clean", seed=0))[0]
+    assert views.second is not None
+    first, second = (network(view, spacing_mm=SPACING) for view in (views.first, views.second))
+    assert pairwise(first, second, views.present).total.item() == 0.0
     (quality,) = measure_quality(
         network, bank(), pairs=12, generator=generator_for(0, 2), held_out=True
     )
@@ -101,10 +103,11 @@ def test_constant_network_minimises_the_published_objective_and_is_found_collaps
 def test_network_that_tells_cases_apart_is_not_collapsed() -> None:
     network = ShapeNetwork(["a"], channels=(4, 8), canonical_shape=16)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    unit = people_apart(bank(), generator=generator_for(0, 1), pairs=12)
+    chosen = ShapeSettings(batch_size=6)
+    batches = batches_of(network, chosen, bank=bank(), seed=0)
+    step = step_of(learner_of(network, chosen, spacing_mm=SPACING, seed=0), chosen)
     for iteration in range(60):
-        generator = generator_for(0, 1, iteration)
-        terms = surface_terms(network, bank(), unit=unit, batch_size=6, generator=generator)
+        terms = step(batches[iteration], iteration)
         optimizer.zero_grad()
         terms.total.backward()
         optimizer.step()
@@ -120,9 +123,18 @@ def test_network_that_tells_cases_apart_is_not_collapsed() -> None:
 
 
 def test_verdict_follows_from_the_figures() -> None:
-    good = ShapeQuality("a", 0.2, 0.8, 4.0, 0.99, 0.2, 8, True)
+    good = ShapeQuality(
+        structure="a",
+        cases=8,
+        held_out=True,
+        same=0.2,
+        different=0.8,
+        ratio=4.0,
+        auc=0.99,
+        signature_std=0.2,
+    )
     assert not good.collapsed
     assert "tells cases apart" in str(good)
     assert "held-out" in str(good)
-    assert ShapeQuality("a", 0.2, 0.2, 1.0, 0.5, 0.2, 8, True).collapsed
-    assert ShapeQuality("a", 0.2, 0.8, 4.0, float("nan"), 0.2, 8, True).collapsed
+    assert replace(good, different=0.2, ratio=1.0, auc=0.5).collapsed
+    assert replace(good, auc=float("nan")).collapsed

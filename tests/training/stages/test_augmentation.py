@@ -8,13 +8,30 @@ import torch
 from torch import Tensor
 
 from shapeguide.geometry.warp_limits import WarpLimits
-from shapeguide.training.stages.segmentation_batches import vary_intensities, warp_batch
+from shapeguide.training.stages.variation import (
+    draw_intensities,
+    draw_warps,
+    vary_intensities,
+    warp_batch,
+)
 
 SPACING_MM = (2.0, 1.0, 1.0)
 FAR = WarpLimits(rotation_deg=40, scale=(0.9, 1.1), translation_mm=4.0)
 """Far enough that a small ball off the middle lands elsewhere under another draw."""
 LEVELS = (-1.0, 0.0, 1.5)
 """Intensities of three slabs, each six voxels thick."""
+
+
+def warped(classes: Tensor, *, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Classes as images and as labels, a share of them warped."""
+    generator = torch.Generator().manual_seed(seed)
+    warps = draw_warps(FAR, count=len(classes), share=share, generator=generator)
+    return warp_batch(classes[:, None].float(), classes, warps, spacing_mm=SPACING_MM)
+
+
+def varied_by(images: Tensor, *, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return vary_intensities(images, draw_intensities(images.shape, generator=generator))
 
 
 def ball_off_the_middle(count: int) -> Tensor:
@@ -31,14 +48,7 @@ def overlap(first: Tensor, second: Tensor) -> float:
 
 def test_labels_lie_on_their_images_after_every_warp() -> None:
     classes = ball_off_the_middle(12)
-    images, labels = warp_batch(
-        classes[:, None].float(),
-        classes,
-        FAR,
-        share=1.0,
-        spacing_mm=SPACING_MM,
-        generator=torch.Generator().manual_seed(0),
-    )
+    images, labels = warped(classes, share=1.0, seed=0)
     bright, labelled = images[:, 0] > 0.5, labels == 1
     assert all(overlap(*both) > 0.9 for both in zip(bright, labelled, strict=True))
     # Had each its own warp, they would rarely meet: neighbours in the batch do not.
@@ -48,14 +58,7 @@ def test_labels_lie_on_their_images_after_every_warp() -> None:
 
 def test_items_that_are_not_chosen_keep_image_and_labels_and_the_others_lose_both() -> None:
     classes = ball_off_the_middle(24)
-    images, labels = warp_batch(
-        classes[:, None].float(),
-        classes,
-        FAR,
-        share=0.5,
-        spacing_mm=SPACING_MM,
-        generator=torch.Generator().manual_seed(1),
-    )
+    images, labels = warped(classes, share=0.5, seed=1)
     kept = (images[:, 0] == classes).flatten(1).all(1)
     assert torch.equal(kept, (labels == classes).flatten(1).all(1))
     assert 6 < kept.sum() < 18
@@ -68,7 +71,7 @@ def three_slabs(count: int) -> Tensor:
 
 def test_contrast_brightness_gamma_blur_and_noise_fill_their_ranges_and_stay_inside() -> None:
     images = three_slabs(300)
-    varied = vary_intensities(images, generator=torch.Generator().manual_seed(2))[:, 0]
+    varied = varied_by(images, seed=2)[:, 0]
     chosen = varied[(varied != images[:, 0]).flatten(1).any(1)]
     # Two voxels from the next slab, blur does nothing and the mean takes the noise out.
     inside = chosen.unflatten(1, (3, 6))[:, :, 2:4]
@@ -102,7 +105,7 @@ def test_contrast_brightness_gamma_blur_and_noise_fill_their_ranges_and_stay_ins
 
 def test_half_of_the_images_stay_as_they_are_and_none_is_changed_in_place() -> None:
     images = three_slabs(300).clone()
-    varied = vary_intensities(images, generator=torch.Generator().manual_seed(3))
+    varied = varied_by(images, seed=3)
     assert torch.equal(images, three_slabs(300))
     same = (varied == images).flatten(1).all(1).float().mean()
     assert 0.4 < same < 0.6
@@ -110,7 +113,7 @@ def test_half_of_the_images_stay_as_they_are_and_none_is_changed_in_place() -> N
 
 def test_an_image_without_contrast_is_only_shifted_and_scaled() -> None:
     flat = torch.full((50, 1, 4, 4, 4), 2.0)
-    varied = vary_intensities(flat, generator=torch.Generator().manual_seed(4))
+    varied = varied_by(flat, seed=4)
     assert varied.isfinite().all()
     means = varied.mean((1, 2, 3, 4))
     assert means.min() > 2 * 0.75 - 0.3 - 0.1

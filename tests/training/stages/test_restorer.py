@@ -23,7 +23,7 @@ from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.settings.groups import TrainSettings, preset
 from shapeguide.training.stages import restorer as restorer_stage
-from shapeguide.training.stages.autoencoder_step import with_background
+from shapeguide.training.stages.classes import with_background
 from shapeguide.training.stages.restorer_step import restorer_terms
 
 LENGTH = 16
@@ -95,7 +95,7 @@ def test_short_training_fills_a_hole_of_a_ball_and_leaves_a_whole_one(
     assert before < 0.9
     assert after > before + 0.05
     assert dice(sg.restore(model, clean).argmax(0) == 1, whole.numpy() > 0) > 0.97
-    assert all(row["restored"] > row["spoilt"] for row in model.quality)
+    assert all(row.restored > row.spoilt for row in model.quality)
 
 
 def test_finished_stage_is_loaded_and_other_settings_are_refused(
@@ -146,7 +146,7 @@ def test_one_case_and_an_absent_structure_train(balls: Dataset, tmp_path: Path) 
     model = sg.train_restorer(
         balls.select(["empty"]), run_dir=tmp_path, settings=tiny(), progress=False
     )
-    assert [row["cases"] for row in model.quality] == [1, 0]
+    assert [row.cases for row in model.quality] == [1, 0]
 
 
 def test_coarser_blocks_are_trained_on_where_the_working_voxels_are_smaller(

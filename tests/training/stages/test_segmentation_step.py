@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.losses import ShapeLoss, dice_loss
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.stages.segmentation_batches import LabelledImages
 from shapeguide.training.stages.segmentation_step import SegmentationStep
+from shapeguide.training.stages.variation import draw_warps
 
 SPACING_MM = (1.0, 1.0, 1.0)
 STRUCTURES = ("left", "right")
@@ -29,10 +32,11 @@ class Fixed(nn.Module):
         return self.logits.expand(len(images), -1, -1, -1, -1)
 
 
-def still(settings: TrainSettings) -> TrainSettings:
-    """The settings without warps and intensity changes, so that the formula sees what we see."""
-    chosen = settings.segmentation.changed(warped_share=0.0, intensity_augmentation=False)
-    return settings.changed(segmentation=chosen)
+def unvaried(classes: Tensor) -> LabelledImages:
+    """A batch with empty images that nothing is done to."""
+    generator = torch.Generator().manual_seed(0)
+    warps = draw_warps(WarpLimits(), count=len(classes), share=0.0, generator=generator)
+    return LabelledImages(torch.zeros_like(classes[:, None], dtype=torch.float32), classes, warps)
 
 
 def two_blocks() -> Tensor:
@@ -66,12 +70,12 @@ def shape_loss_of_the_paper(settings: TrainSettings, *, size: float) -> ShapeLos
 def test_a_step_of_the_paper_minimises_dice_plus_a_tenth_of_the_capped_shape_distance(
     size: float,
 ) -> None:
-    settings = still(preset("paper"))
+    settings = preset("paper")
     loss = shape_loss_of_the_paper(settings, size=size)
     segmenter = Fixed(torch.randn((1, 3, 8, 8, 8), generator=torch.Generator().manual_seed(1)))
     step = SegmentationStep(segmenter, SPACING_MM, settings, loss)
     classes = two_blocks()
-    batch = (torch.zeros((1, 1, 8, 8, 8)), classes)
+    batch = unvaried(classes)
 
     logits = segmenter.logits.detach().numpy()[0]
     predicted = np.exp(logits) / np.exp(logits).sum(0)
@@ -91,11 +95,11 @@ def test_a_step_of_the_paper_minimises_dice_plus_a_tenth_of_the_capped_shape_dis
 
 
 def test_above_the_cap_of_the_paper_the_step_follows_dice_alone() -> None:
-    settings = still(preset("paper"))
+    settings = preset("paper")
     loss = shape_loss_of_the_paper(settings, size=100.0)
     segmenter = Fixed(torch.randn((1, 3, 8, 8, 8), generator=torch.Generator().manual_seed(1)))
     step = SegmentationStep(segmenter, SPACING_MM, settings, loss)
-    batch = (torch.zeros((1, 1, 8, 8, 8)), two_blocks())
+    batch = unvaried(two_blocks())
     gradients = []
     for iteration in (FIRST_GUIDED - 1, FIRST_GUIDED):
         segmenter.zero_grad()
@@ -107,13 +111,13 @@ def test_above_the_cap_of_the_paper_the_step_follows_dice_alone() -> None:
 
 
 def test_a_balanced_step_gives_the_guide_its_share_of_the_gradient_of_the_base() -> None:
-    settings = still(preset("default"))
+    settings = preset("default")
     assert settings.shape_loss.is_balanced("shape")
     torch.manual_seed(0)
     loss = ShapeLoss(ShapeNetwork(STRUCTURES, channels=(4,), pose="grid"), spacing_mm=SPACING_MM)
     segmenter = Fixed(torch.randn((1, 3, 8, 8, 8), generator=torch.Generator().manual_seed(1)))
     step = SegmentationStep(segmenter, SPACING_MM, settings, loss)
-    terms = step((torch.zeros((1, 1, 8, 8, 8)), two_blocks()), 10**6)
+    terms = step(unvaried(two_blocks()), 10**6)
     base = terms.dice if terms.cross_entropy is None else terms.dice + terms.cross_entropy
     assert terms.shape is not None
     of_base, of_guide = (
@@ -125,11 +129,11 @@ def test_a_balanced_step_gives_the_guide_its_share_of_the_gradient_of_the_base()
 
 
 def test_the_background_is_no_structure_of_the_dice_term() -> None:
-    settings = still(preset("paper"))
+    settings = preset("paper")
     logits = torch.zeros((1, 3, 8, 8, 8))
     step = SegmentationStep(Fixed(logits), SPACING_MM, settings)
     classes = two_blocks()
     third = torch.full((1, 2, 8, 8, 8), 1 / 3)
     masks = torch.stack([classes == 1, classes == 2], dim=1).float()
-    found = step((torch.zeros((1, 1, 8, 8, 8)), classes), 0)
+    found = step(unvaried(classes), 0)
     assert found.dice.item() == pytest.approx(dice_loss(third, masks).item(), abs=1e-6)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.training.cohort import hold_out
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE, read_tensors
 from shapeguide.training.settings.groups import TrainSettings, preset
-from shapeguide.training.shape import ShapeTerms
-from shapeguide.training.stages import shape as shape_stage
+from shapeguide.training.shape.recipes import ShapeLearner
 
 WEIGHTS = "model.safetensors"
 
@@ -42,17 +42,19 @@ def test_stage_that_was_stopped_ends_with_the_same_bits(
 ) -> None:
     chosen = settings(objective=objective)
     sg.train_shape(cohort, run_dir=tmp_path / "whole", settings=chosen, progress=False)
-    step = shape_stage.ShapeStep.__call__
+    calls: list[int] = []
 
-    def stopped(self: shape_stage.ShapeStep, batch: int, iteration: int) -> ShapeTerms:
-        if iteration == 3:
+    def stopped(self: ShapeLearner, *batch: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
             raise KeyboardInterrupt
-        return step(self, batch, iteration)
+        return forward(self, *batch)
 
-    monkeypatch.setattr(shape_stage.ShapeStep, "__call__", stopped)
+    forward = ShapeLearner.forward
+    monkeypatch.setattr(ShapeLearner, "forward", stopped)
     with pytest.raises(KeyboardInterrupt):
         sg.train_shape(cohort, run_dir=tmp_path / "stopped", settings=chosen, progress=False)
-    monkeypatch.setattr(shape_stage.ShapeStep, "__call__", step)
+    monkeypatch.setattr(ShapeLearner, "forward", forward)
     assert '"iteration": 2' in read_tensors(tmp_path / "stopped" / CHECKPOINT_FILE)[1]["progress"]
     assert not (tmp_path / "stopped" / WEIGHTS).exists()
     sg.train_shape(cohort, run_dir=tmp_path / "stopped", settings=chosen, progress=False)
@@ -71,9 +73,9 @@ def test_held_out_scans_of_one_person_say_nothing_and_training_cases_do(tmp_path
     seeded = (chosen.changed(seed=seed) for seed in range(20))
     one_person = next(each for each in seeded if held_out_people(twice, each) == 1)
     model = sg.train_shape(twice, run_dir=tmp_path / "one", settings=one_person, progress=False)
-    assert [(row["held_out"], row["cases"]) for row in model.quality] == [(False, 2)]
+    assert [(row.held_out, row.cases) for row in model.quality] == [(False, 2)]
     others = sg.train_shape(dataset, run_dir=tmp_path / "two", settings=one_person, progress=False)
-    assert [(row["held_out"], row["cases"]) for row in others.quality] == [(True, 2)]
+    assert [(row.held_out, row.cases) for row in others.quality] == [(True, 2)]
 
 
 def held_out_people(dataset: Dataset, chosen: TrainSettings) -> int:
@@ -88,7 +90,7 @@ def test_decoder_is_in_the_checkpoint_and_not_in_the_model(cohort: Dataset, tmp_
     assert any(name.endswith("exit.weight") for name in kept)
     assert set(read_tensors(tmp_path / WEIGHTS)[0]) == set(model.network.state_dict())
     assert model.objective == "reconstruction"
-    assert {"rank1", "ratio", "auc"} <= set(model.quality[0])
+    assert model.quality[0].measured
 
 
 def test_finished_aligned_network_sees_what_it_saw_in_training(

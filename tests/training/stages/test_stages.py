@@ -9,18 +9,13 @@ import torch
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
-from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.run_folder import BRANCH_FILE, RUN_FILE, clear_run_folder
 from shapeguide.training.settings.groups import TrainSettings, preset
-from shapeguide.training.stages.segmentation_batches import (
-    CaseBatches,
-    one_hot,
-    vary_intensities,
-    warp_batch,
-)
+from shapeguide.training.stages.case_order import CaseOrder
+from shapeguide.training.stages.classes import one_hot
 from shapeguide.training.stages.segmentation_step import SegmentationStep
 
 
@@ -300,46 +295,12 @@ def test_alpha_rises_along_its_ramp() -> None:
 
 
 def test_every_case_comes_once_in_each_round() -> None:
-    class Five:
-        def __len__(self) -> int:
-            return 5
-
-    batches = CaseBatches(Five(), batch_size=2, seed=3)  # type: ignore[arg-type]
-    seen = [index for iteration in range(5) for index in batches.indices(iteration)]
+    order = CaseOrder(5, batch_size=2, seed=3)
+    seen = [index for iteration in range(5) for index in order.of(iteration)]
     assert sorted(seen[:5]) == sorted(seen[5:]) == [0, 1, 2, 3, 4]
-    assert seen == [index for iteration in range(5) for index in batches.indices(iteration)]
+    assert seen == [index for iteration in range(5) for index in order.of(iteration)]
 
 
-def test_just_a_share_of_the_items_is_warped_and_labels_go_with_images() -> None:
-    images = torch.rand(16, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    classes = (images[:, 0] > 0.5).to(torch.uint8)
-
-    def untouched(share: float) -> list[bool]:
-        generator = torch.Generator().manual_seed(1)
-        warped, labels = warp_batch(
-            images,
-            classes,
-            WarpLimits(),
-            share=share,
-            spacing_mm=(1.0, 1.0, 1.0),
-            generator=generator,
-        )
-        kept = [torch.equal(warped[n], images[n]) for n in range(16)]
-        assert kept == [torch.equal(labels[n], classes[n]) for n in range(16)]
-        return kept
-
-    assert all(untouched(0.0))
-    assert not any(untouched(1.0))
-    assert 0 < sum(untouched(0.5)) < 16
-
-
-def test_one_hot_and_intensity_changes_keep_shapes() -> None:
+def test_one_hot_has_a_channel_for_each_class() -> None:
     classes = torch.tensor([[[[0, 1, 2]]]], dtype=torch.uint8)
     assert one_hot(classes, 3)[0, :, 0, 0].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    images = torch.randn((40, 1, 6, 6, 6), generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    varied = vary_intensities(images, generator=generator)
-    assert varied.shape == images.shape
-    assert varied.isfinite().all()
-    kept = (varied == images).flatten(1).all(1).sum().item()
-    assert 10 < kept < 30

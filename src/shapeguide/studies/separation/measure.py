@@ -23,8 +23,8 @@ from shapeguide.studies.separation.separation import measure_separation
 from shapeguide.studies.study import Present, StudyFiles, read_object, seconds_of, stopwatch
 from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.settings.groups import TrainSettings
-from shapeguide.training.shape import MaskBank
-from shapeguide.training.stages.shape import mask_bank, train_shape
+from shapeguide.training.shape import MaskBank, mask_bank
+from shapeguide.training.stages.shape import train_shape
 
 MEASURING = 101
 """Keeps the random pairs apart from everything that training draws."""
@@ -116,7 +116,7 @@ def measure_condition(study: SeparationStudy, condition: Condition) -> None:
     device = choose_device(settings.machine.device)
     limit_bytes = int(settings.data.memory_limit_gb * 1024**3)
     prepared = _prepared(tuple(test), model.space, limit_bytes)
-    bank = mask_bank(prepared, model.space, settings, device)
+    bank = mask_bank(prepared, settings).to(device)
     model.network.to(device)
     figures = _separation(study, condition, model, bank)
     unit = figures["different"]

@@ -9,11 +9,11 @@ from enum import IntEnum
 import torch
 
 
-class Stage(IntEnum):
-    """The stages; each has streams of its own.
+class Stream(IntEnum):
+    """The stream of each stage.
 
-    `generator_for(seed, stage)` makes the first weights, `generator_for(seed, stage, n)` is the
-    stream of iteration n, and the negative numbers below are what a stage draws beside those.
+    `generator_for(seed, stream)` makes the first weights, `generator_for(seed, stream, n)` is that
+    of iteration n, and the negative numbers below are what a stage draws beside those.
     """
 
     SHAPE = 1

@@ -54,6 +54,11 @@ class DataSettings(Settings):
     memory_limit_gb: Positive = 4.0
     """Prepared cases are kept in memory up to this size, and memory-mapped from disk above it."""
 
+    @property
+    def memory_limit_bytes(self) -> int:
+        """The same in bytes."""
+        return int(self.memory_limit_gb * 1024**3)
+
 
 class ShapeSettings(Settings):
     """The shape stage: how the shape network is built and trained."""
@@ -61,8 +66,8 @@ class ShapeSettings(Settings):
     objective: Objective = "surface"
     """`pairwise` as printed in the paper; `surface`: distances regressed to surface error."""
     maps: Maps = "corrupted"
-    """What it is trained on: label maps as they are, every second one softened, and corrupted
-    copies beside those."""
+    """What it is trained on: label maps that stay binary, as printed; with an interpolated edge;
+    every second one softened; and corrupted copies beside those."""
     pose: Pose = "aligned"
     """What the network sees: the working grid as it is; the mask in its canonical pose; or placed
     and scaled by its moments and turned onto the mean shape of the training cases."""
@@ -256,7 +261,7 @@ PRESETS: dict[str, TrainSettings] = {
         warp=WarpLimits(translation_mm=8.0),
         shape=ShapeSettings(
             objective="pairwise",
-            maps="clean",
+            maps="binary",
             pose="grid",
             iterations=200,
             batch_size=1,

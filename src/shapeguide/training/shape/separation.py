@@ -2,70 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from shapeguide.models.quality import ShapeQuality
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
-from shapeguide.training.shape import MaskBank
-
-LOWEST_AUC = 0.75
-LOWEST_RATIO = 1.2
-SMALLEST_SPREAD = 1e-3
-
-
-@dataclass(frozen=True)
-class ShapeQuality:
-    """How well distances tell two people from one person under two warps, for one structure."""
-
-    structure: str
-    same: float
-    """Mean raw distance of affine pairs of one case."""
-    different: float
-    """Mean raw distance of affine pairs of two cases."""
-    ratio: float
-    """different / same."""
-    auc: float
-    """Chance that a same-case pair is closer than a different-case pair."""
-    signature_std: float
-    """Standard deviation of signatures between cases, over their mean size."""
-    cases: int
-    held_out: bool
-    """Whether the cases were kept out of training."""
-    rank1: float = 0.0
-    """How often the nearest signature among all cases under another warp is that of the case."""
-
-    @property
-    def measured(self) -> bool:
-        """Whether two people have the structure, so that there was something to measure."""
-        # A network that says 0 of every pair still has an AUC of a half.
-        return self.different > 0 or self.auc > 0
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether the network tells cases apart no better than chance would."""
-        return (
-            not self.auc >= LOWEST_AUC
-            or not self.ratio >= LOWEST_RATIO
-            or self.signature_std < SMALLEST_SPREAD
-        )
-
-    def as_row(self) -> Mapping[str, str | float | int | bool]:
-        """All figures and the verdict, for a file or a table."""
-        return {**asdict(self), "collapsed": self.collapsed}
-
-    def __str__(self) -> str:
-        where = "held-out" if self.held_out else "training"
-        if not self.measured:
-            return f"{self.structure}: not measured, for fewer than two people have it"
-        verdict = "COLLAPSED" if self.collapsed else "tells cases apart"
-        return (
-            f"{self.structure}: same case {self.same:.3g}, different cases {self.different:.3g}, "
-            f"ratio {self.ratio:.2f}, AUC {self.auc:.3f}, rank-1 {self.rank1:.2f}, "
-            f"signature spread {self.signature_std:.2g}, {self.cases} {where} cases: {verdict}"
-        )
+from shapeguide.training.shape.mask_bank import MaskBank
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +139,7 @@ def _quality_of(distances: PairDistances, drawn: _Views, held_out: bool) -> Shap
     """Figures of one structure."""
     name, cases = drawn.structure, drawn.signatures.shape[1]
     if not len(distances.same):
-        return ShapeQuality(name, 0.0, 0.0, 0.0, 0.0, 0.0, cases, held_out)
+        return ShapeQuality(structure=name, cases=cases, held_out=held_out)
     centres = drawn.signatures.mean(0)
     size = centres.flatten(1).norm(dim=1).mean().clamp(min=1e-12)
     spread = (centres - centres.mean(0)).flatten(1).norm(dim=1).mean() / size

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
 
 from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.disturbing.probabilities import lose_slab
 from shapeguide.geometry.boxes import foreground_box
+from shapeguide.geometry.warp import draw_affine_warps, warp_classes
 from shapeguide.losses import cross_entropy_loss, restoration_loss
 from shapeguide.metrics.overlap import dice
-from shapeguide.models.autoencoder_model import SMALLEST_DICE
-from shapeguide.training.stages.segmentation_batches import one_hot
+from shapeguide.models.quality import ReconstructionQuality
+from shapeguide.training.cohort import Cohort
+from shapeguide.training.engine.seeds import Stream, generator_for
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.stages.case_order import CaseOrder
+from shapeguide.training.stages.classes import one_hot, with_background
 from shapeguide.vocabulary import AutoencoderName
 
 CORRUPTED_SHARE = 0.75
@@ -39,31 +45,75 @@ class AutoencoderTerms:
         return {"loss": self.loss.detach()}
 
 
-def acnn_terms(network: nn.Module, reference: Tensor) -> AutoencoderTerms:
+class LabelMaps(NamedTuple):
+    """What an autoencoder is shown in one iteration."""
+
+    seen: Tensor
+    """Class probabilities, background first, shape (B, 1 + S, I, J, K)."""
+    reference: Tensor
+    """One-hot label maps to give back, same shape."""
+
+
+class AutoencoderBatches(TorchDataset[LabelMaps]):
+    """Item n holds the warped label maps of iteration n, and what `srn` sees in their place."""
+
+    def __init__(self, cohort: Cohort, settings: TrainSettings, flavour: AutoencoderName) -> None:
+        self.cases = cohort.train_cases
+        self.classes = cohort.classes
+        self.settings = settings
+        self.flavour = flavour
+        chosen = settings.autoencoder
+        self.order = CaseOrder(len(self.cases), chosen.batch_size, settings.seed)
+        # Now, so that worker processes share the maps and bad cases show early.
+        list(self.cases.label_maps())
+
+    def __getitem__(self, iteration: int) -> LabelMaps:
+        chosen = (self.cases.label_map(place) for place in self.order.of(iteration))
+        classes = torch.stack([torch.from_numpy(case.classes) for case in chosen])
+        generator = generator_for(self.settings.seed, Stream.AUTOENCODER, iteration)
+        warps = draw_affine_warps(self.settings.warp, count=len(classes), generator=generator)
+        warped = warp_classes(classes, warps, spacing_mm=self.cases.space.spacing_mm)
+        reference = one_hot(warped, self.classes)
+        if self.flavour == "acnn":
+            return LabelMaps(reference, reference)
+        return LabelMaps(disturbed(reference, generator=generator), reference)
+
+
+@dataclass(frozen=True, eq=False)
+class AutoencoderStep:
+    """One training step."""
+
+    network: nn.Module
+    """The autoencoder in training."""
+    flavour: AutoencoderName
+
+    def __call__(self, batch: LabelMaps, iteration: int) -> AutoencoderTerms:
+        """What the network makes of the maps, against those to give back."""
+        terms = acnn_terms if self.flavour == "acnn" else srn_terms
+        return terms(self.network(batch.seen), batch.reference)
+
+
+def acnn_terms(logits: Tensor, reference: Tensor) -> AutoencoderTerms:
     """Cross-entropy of the reproduced label map, as published (Oktay et al., IEEE TMI 2018).
 
     Args:
-        network: The autoencoder in training.
-        reference: One-hot, background first, shape (B, 1 + S, I, J, K).
+        logits: Of the reproduced map, background first, shape (B, 1 + S, I, J, K).
+        reference: One-hot, same shape.
     """
-    return AutoencoderTerms(cross_entropy_loss(network(reference), reference.argmax(dim=1)))
+    return AutoencoderTerms(cross_entropy_loss(logits, reference.argmax(dim=1)))
 
 
-def srn_terms(
-    network: nn.Module, reference: Tensor, *, generator: torch.Generator
-) -> AutoencoderTerms:
+def srn_terms(logits: Tensor, reference: Tensor) -> AutoencoderTerms:
     """Distance of the restored to the clean map (Ravishankar et al., MICCAI 2017).
 
     The norm is relative to the sizes of the structures, see `restoration_loss`; the corruptions
     are ours, and those that the shape network learns from.
 
     Args:
-        network: The autoencoder in training.
-        reference: One-hot, background first, shape (B, 1 + S, I, J, K).
-        generator: Source of all randomness, on the CPU.
+        logits: Of the restored map, background first, shape (B, 1 + S, I, J, K).
+        reference: One-hot, same shape.
     """
-    seen = disturbed(reference, generator=generator)
-    return AutoencoderTerms(restoration_loss(network(seen), reference))
+    return AutoencoderTerms(restoration_loss(logits, reference))
 
 
 def disturbed(reference: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -91,51 +141,6 @@ def disturbed(reference: Tensor, *, generator: torch.Generator) -> Tensor:
         inside = (slice(None), slice(None), *box)
         masks[inside] = lose_slab(masks[inside], chance=SLAB_SHARE, generator=generator)
     return with_background(masks)
-
-
-def with_background(masks: Tensor) -> Tensor:
-    """Masks (B, S, I, J, K) to probabilities (B, 1 + S, I, J, K); overlaps are shared out."""
-    background = (1 - masks.sum(1, keepdim=True)).clamp(min=0)
-    everything = torch.cat([background, masks], dim=1)
-    return everything / everything.sum(1, keepdim=True)
-
-
-@dataclass(frozen=True)
-class ReconstructionQuality:
-    """How well an autoencoder reproduces one structure: mean Dice scores over cases."""
-
-    structure: str
-    dice: float
-    """Of the map as it is, put through the autoencoder; 0 when no case holds the structure."""
-    corrupted: float | None
-    """Of corrupted maps before restoration; of `srn` alone."""
-    restored: float | None
-    """Of corrupted maps after it; of `srn` alone."""
-    cases: int
-    held_out: bool
-    """Whether the cases were kept out of training."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether it cannot even reproduce an untouched map."""
-        return not self.dice >= SMALLEST_DICE
-
-    def as_row(self) -> dict[str, Any]:
-        """All figures that there are, for a file or a table."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-    def __str__(self) -> str:
-        where = "held-out" if self.held_out else "training"
-        verdict = "FAILED, its guidance means little" if self.failed else "works"
-        restored = (
-            f"; corrupted maps {self.corrupted:.3f}, restored {self.restored:.3f}"
-            if self.corrupted is not None and self.restored is not None
-            else ""
-        )
-        return (
-            f"{self.structure}: reproduced with Dice {self.dice:.3f}{restored}, "
-            f"{self.cases} {where} cases: {verdict}"
-        )
 
 
 @torch.no_grad()
@@ -178,4 +183,11 @@ def _quality(name: str, scores: list[list[float]], *, held_out: bool) -> Reconst
     """Means of scores (cases, 1 or 3): reproduced, restored, corrupted."""
     means = torch.tensor(scores).mean(0).tolist() if scores else [0.0]
     restored, corrupted = means[1:] if len(means) == 3 else (None, None)
-    return ReconstructionQuality(name, means[0], corrupted, restored, len(scores), held_out)
+    return ReconstructionQuality(
+        structure=name,
+        cases=len(scores),
+        held_out=held_out,
+        dice=means[0],
+        corrupted=corrupted,
+        restored=restored,
+    )

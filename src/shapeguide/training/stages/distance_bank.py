@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shapeguide.data.prepare import PreparedCase
+from shapeguide.data.prepare import PreparedLabelMap
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.disturbing.probabilities import unit_mm
 from shapeguide.errors import ConfigError
@@ -29,6 +29,8 @@ class DistanceBank:
 
     distances_mm: Tensor
     """Positive inside, shape (cases, S, I, J, K), float16."""
+    spacing_mm: tuple[float, float, float]
+    """Voxel spacing of the working space."""
     window: tuple[slice, ...]
     """Of the working space."""
     units_mm: tuple[float, ...]
@@ -66,14 +68,19 @@ def fill_bank(cases: PreparedCases, structures: int, *, memory_limit_bytes: int)
             "restorer.iterations to 0 to train none"
         )
     bank = torch.empty((len(cases), structures, *shape), dtype=torch.float16)
-    for place, case in enumerate(cases):
+    for place, case in enumerate(cases.label_maps()):
         bank[place] = case_distances_mm(case, window, structures, cases.space.spacing_mm)
-    offsets = _offsets(cases, window, structures)
-    return DistanceBank(bank, window, _units_mm(cases, structures), offsets)
+    return DistanceBank(
+        distances_mm=bank,
+        spacing_mm=cases.space.spacing_mm,
+        window=window,
+        units_mm=_units_mm(cases, structures),
+        offsets=_offsets(cases, window, structures),
+    )
 
 
 def case_distances_mm(
-    case: PreparedCase,
+    case: PreparedLabelMap,
     window: tuple[slice, ...],
     structures: int,
     spacing_mm: tuple[float, float, float],
@@ -102,7 +109,7 @@ def edge_distance_mm(
 def _window_of(cases: PreparedCases) -> tuple[slice, ...]:
     """Bounding box of all structures of all cases with a margin, within the working space."""
     united = np.zeros(cases.space.spatial_shape, dtype=np.bool_)
-    for case in cases:
+    for case in cases.label_maps():
         united |= case.classes > 0
     box = foreground_box(united)
     if box is None:
@@ -117,7 +124,7 @@ def _offsets(
     """As in `DistanceBank`; 0 for a structure that no case holds."""
     middle = np.array([(part.start + part.stop - 1) / 2 for part in window])
     found: list[list[NDArray[np.float64]]] = [[] for _ in range(structures)]
-    for case in cases:
+    for case in cases.label_maps():
         for index, medians in enumerate(found, start=1):
             mask = case.classes == index
             if mask.any():
@@ -129,7 +136,10 @@ def _offsets(
 def _units_mm(cases: PreparedCases, structures: int) -> tuple[float, ...]:
     """Unit of each structure by its mean volume over the cases that hold it."""
     counts = np.stack(
-        [np.bincount(case.classes.ravel(), minlength=1 + structures)[1:] for case in cases]
+        [
+            np.bincount(case.classes.ravel(), minlength=1 + structures)[1:]
+            for case in cases.label_maps()
+        ]
     )
     holding = np.maximum((counts > 0).sum(0), 1)
     volumes_mm3 = counts.sum(0) / holding * prod(cases.space.spacing_mm)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from shapeguide.disturbing.probabilities import spoil
+from shapeguide.geometry.warp import draw_affine_warps, warp_images
 from shapeguide.losses import dice_loss
 from shapeguide.metrics.overlap import dice
+from shapeguide.models.quality import RestorationQuality
 from shapeguide.models.restorer_model import RestorerModel, restore
-from shapeguide.training.stages.autoencoder_step import with_background
+from shapeguide.training.engine.seeds import Stream, generator_for
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.stages.case_order import CaseOrder
+from shapeguide.training.stages.classes import with_background
+from shapeguide.training.stages.distance_bank import DistanceBank
 
 EDGE_SOFTNESS_MM = 0.7
 """Of the probabilities to give back: a sharp edge as coarse voxels show it."""
@@ -42,15 +49,64 @@ class RestorerTerms:
         return {"dice": self.dice.detach(), "cross_entropy": self.cross_entropy.detach()}
 
 
-def restorer_terms(network: nn.Module, spoilt: Tensor, clean: Tensor) -> RestorerTerms:
+class SpoiltMaps(NamedTuple):
+    """What the restorer is shown in one iteration."""
+
+    spoilt: Tensor
+    """Class probabilities to restore, background first, shape (B, 1 + S, I, J, K)."""
+    clean: Tensor
+    """Those to give back, same shape."""
+
+
+class RestorerBatches(TorchDataset[SpoiltMaps]):
+    """Item n holds the maps of iteration n, warped, coarse, clean and spoilt.
+
+    Args:
+        bank: Distances of the training cases.
+        settings: What is drawn.
+        coarsening: Edge length, in working voxels, of the voxels of the result.
+    """
+
+    def __init__(self, bank: DistanceBank, settings: TrainSettings, *, coarsening: int) -> None:
+        self.bank = bank
+        self.settings = settings
+        self.coarsening = coarsening
+        cases, batch_size = len(bank.distances_mm), settings.restorer.batch_size
+        self.order = CaseOrder(cases, batch_size, settings.seed)
+
+    def __getitem__(self, iteration: int) -> SpoiltMaps:
+        chosen = self.bank.distances_mm[self.order.of(iteration)]
+        generator = generator_for(self.settings.seed, Stream.RESTORER, iteration)
+        warps = draw_affine_warps(self.settings.warp, count=len(chosen), generator=generator)
+        distances_mm = warp_images(
+            chosen.float(), warps, spacing_mm=self.bank.spacing_mm, coarsening=self.coarsening
+        )
+        # A map that grows takes its distances along.
+        scales = torch.linalg.det(warps[:, :, :3]).pow(1 / 3).to(distances_mm)
+        distances_mm = distances_mm * scales[:, None, None, None, None]
+        spoilt = spoil(
+            distances_mm,
+            spacing_mm=coarse_mm(self.bank.spacing_mm, self.coarsening),
+            units_mm=self.bank.units_mm,
+            generator=generator,
+        )
+        return SpoiltMaps(with_background(spoilt), clean_probabilities(distances_mm))
+
+
+def coarse_mm(spacing_mm: tuple[float, float, float], step: int) -> tuple[float, float, float]:
+    """Spacing of blocks of so many voxels along each edge."""
+    i, j, k = (length * step for length in spacing_mm)
+    return i, j, k
+
+
+def restorer_terms(logits: Tensor, clean: Tensor) -> RestorerTerms:
     """Dice loss and cross-entropy of restored against clean probabilities.
 
     Args:
-        network: Probabilities to logits.
-        spoilt: Class probabilities to restore, shape (B, 1 + S, I, J, K).
-        clean: Those to give back, same shape.
+        logits: Of the restored map, background first, shape (B, 1 + S, I, J, K).
+        clean: Class probabilities to give back, same shape.
     """
-    logarithms = network(spoilt).float().log_softmax(dim=1)
+    logarithms = logits.float().log_softmax(dim=1)
     return RestorerTerms(
         dice=dice_loss(logarithms.exp(), clean, epsilon=ABSENT_VOXELS),
         cross_entropy=-(clean * logarithms).sum(1).mean(),
@@ -60,39 +116,6 @@ def restorer_terms(network: nn.Module, spoilt: Tensor, clean: Tensor) -> Restore
 def clean_probabilities(distances_mm: Tensor) -> Tensor:
     """Signed distances (B, S, I, J, K) to class probabilities (B, 1 + S, I, J, K)."""
     return with_background(torch.sigmoid(distances_mm / EDGE_SOFTNESS_MM))
-
-
-@dataclass(frozen=True)
-class RestorationQuality:
-    """How well a restorer works on one structure: mean Dice scores over cases."""
-
-    structure: str
-    spoilt: float
-    """Of spoilt maps before restoration; 0, like the others, when no case holds the structure."""
-    restored: float
-    """Of spoilt maps after it."""
-    clean: float
-    """Of maps that needed no restoration, after it."""
-    cases: int
-    held_out: bool
-    """Whether the cases were kept out of training."""
-
-    @property
-    def helps(self) -> bool:
-        """Whether spoilt maps are better after restoration than before."""
-        return self.restored > self.spoilt
-
-    def as_row(self) -> dict[str, Any]:
-        """All figures, for a file or a table."""
-        return dict(vars(self))
-
-    def __str__(self) -> str:
-        where = "held-out" if self.held_out else "training"
-        verdict = "works" if self.helps else "DOES NOT HELP, train it longer or on more cases"
-        return (
-            f"{self.structure}: spoilt maps {self.spoilt:.3f}, restored {self.restored:.3f}, "
-            f"clean maps stay at {self.clean:.3f}, {self.cases} {where} cases: {verdict}"
-        )
 
 
 @torch.no_grad()
@@ -140,4 +163,11 @@ def measure_restoration(
 def _quality(name: str, scores: list[list[float]], *, held_out: bool) -> RestorationQuality:
     """Means of scores (cases, 3): spoilt, restored, clean."""
     spoilt, restored, clean = np.mean(scores, axis=0).tolist() if scores else (0.0, 0.0, 0.0)
-    return RestorationQuality(name, spoilt, restored, clean, len(scores), held_out)
+    return RestorationQuality(
+        structure=name,
+        cases=len(scores),
+        held_out=held_out,
+        spoilt=spoilt,
+        restored=restored,
+        clean=clean,
+    )

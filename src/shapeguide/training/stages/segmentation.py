@@ -1,47 +1,42 @@
-"""Stage 2: train the segmenter on Dice, then on Dice and a guide."""
+"""Train the segmenter, on Dice and then on Dice and a guide."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
-import torch
 from torch import nn
 
-import shapeguide
 from shapeguide.data.dataset import Dataset
-from shapeguide.models.model_files import (
-    WEIGHTS_FILES,
-    hash_of,
-    write_description,
-    write_weights,
-)
+from shapeguide.losses import GuideLoss
+from shapeguide.models.model_files import WEIGHTS_FILES, hash_of, write_weights
 from shapeguide.models.segmenter import (
     Segmenter,
     SegmenterDescription,
     build_segmenter,
     load_segmenter,
 )
-from shapeguide.training.cohort import Preparation, prepare
+from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.engine.checkpoint import TrainingState
-from shapeguide.training.engine.fabric import start_fabric
-from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
-from shapeguide.training.engine.run_folder import BRANCH_FILE, branch, claim_run_folder
-from shapeguide.training.engine.seeds import Stage, first_weights, generator_for
-from shapeguide.training.engine.weight_average import WeightAverage
+from shapeguide.training.engine.loop import LoopTask
+from shapeguide.training.engine.run_folder import BRANCH_FILE, branch
+from shapeguide.training.engine.seeds import Stream, first_weights, generator_for
 from shapeguide.training.guides import Guide, guide_loss, guided_by
-from shapeguide.training.settings.groups import TrainSettings, resolve
-from shapeguide.training.stages.segmentation_batches import CaseBatches
+from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings, resolve
+from shapeguide.training.stages.segmentation_batches import SegmentationBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep, validation_dice
-from shapeguide.vocabulary import WeightsName
+from shapeguide.training.stages.stage import run_stage, stated
+from shapeguide.vocabulary import Precision
 
 logger = logging.getLogger(__name__)
 
 
 def train_segmenter(
-    dataset: Dataset,
+    dataset: Dataset | Cohort,
     guide: Guide | None = None,
     *,
     run_dir: str | Path,
@@ -56,7 +51,7 @@ def train_segmenter(
     same order.
 
     Args:
-        dataset: Cases with label maps and structures.
+        dataset: Cases with label maps and structures, or a cohort of them.
         guide: A trained shape network or autoencoder of the same structures; its kind decides the
             guidance, whatever the settings say. None guides by the boundary or the Hausdorff
             loss where the settings ask for it, and otherwise gives the plain baseline.
@@ -72,116 +67,115 @@ def train_segmenter(
             another space, or is collapsed, or the run to branch from is another one.
         DataError: If a case cannot be used.
     """
-    folder, settings = Path(run_dir), resolve(settings)
-    settings = guided_by(guide, settings)
-    preparation = prepare(dataset, settings)
-    guiding = guide_loss(guide, dataset, preparation, settings)
-    if claim_run_folder(
-        folder,
-        stage="segmentation",
-        settings=settings,
-        train=preparation.train,
-        validation=preparation.validation,
-    ):
-        return load_segmenter(folder, device=settings.machine.device)
-    if branch_from is not None:
-        branch(Path(branch_from), folder)
-    fabric = start_fabric(settings.machine)
-    network = _new_network(dataset, settings)
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.segmentation.learning_rate)
-    wrapped, optimizer = fabric.setup(network, optimizer)
-    state = TrainingState(network, optimizer, average=_average(network, settings))
-    guiding = guiding.to(fabric.device) if guiding else None
-    step = SegmentationStep(wrapped, preparation.space.spacing_mm, settings, guiding)
-    run = _Run(folder, settings, preparation)
-    plan = _plan(settings, progress)
-    train_loop(state, plan, _task(step, state, run), run_dir=folder, fabric=fabric)
-    _write(state, run)
-    return load_segmenter(folder, device=settings.machine.device)
+    settings = guided_by(guide, resolve(settings))
+    source = None if branch_from is None else Path(branch_from)
+    stage = SegmentationStage(cohort_of(dataset, settings), settings, guide, source)
+    return run_stage(stage, run_dir=run_dir, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What every part of one training refers to."""
+@dataclass(frozen=True, eq=False)
+class SegmentationStage:
+    """A segmenter and what guides it."""
 
-    folder: Path
+    cohort: Cohort
     settings: TrainSettings
-    preparation: Preparation
+    guide: Guide | None = None
+    branch_from: Path | None = None
 
+    name: ClassVar[str] = "segmentation"
+    precision: ClassVar[Precision | None] = None
 
-def _new_network(dataset: Dataset, settings: TrainSettings) -> nn.Module:
-    with first_weights(generator_for(settings.seed, Stage.SEGMENTATION)):
-        return build_segmenter(
-            settings.segmentation.segmenter,
-            settings.segmentation.channels,
-            classes=1 + len(dataset.structures),
-            activation_checkpoints=settings.machine.activation_checkpoints,
+    @property
+    def title(self) -> str:
+        """Of progress bar and errors."""
+        return "plain segmenter" if self.settings.guidance == "none" else "guided segmenter"
+
+    @property
+    def course(self) -> SegmentationSettings:
+        """Its own settings."""
+        return self.settings.segmentation
+
+    @property
+    def average_decay(self) -> float:
+        """Share that the average of the weights keeps of itself."""
+        return self.course.average_decay
+
+    @property
+    def validate_every(self) -> int:
+        """Iterations between two validations."""
+        return self.course.validate_every
+
+    @cached_property
+    def guiding(self) -> GuideLoss | None:
+        """The loss that guides."""
+        return guide_loss(self.guide, self.cohort, self.settings)
+
+    def check(self) -> None:
+        """Refuse a guide that does not fit."""
+        _ = self.guiding
+
+    def learner(self) -> nn.Module:
+        """The segmenter."""
+        with first_weights(generator_for(self.settings.seed, Stream.SEGMENTATION)):
+            return build_segmenter(
+                self.course.segmenter,
+                self.course.channels,
+                classes=self.cohort.classes,
+                activation_checkpoints=self.settings.machine.activation_checkpoints,
+            )
+
+    def task(self, wrapped: nn.Module, state: TrainingState, folder: Path) -> LoopTask:
+        """Dice first, then Dice and the guide; validated on held-out cases where there are any."""
+        if self.branch_from is not None:
+            branch(self.branch_from, folder)
+        cohort, device = self.cohort, next(state.network.parameters()).device
+        cohort.train_cases.prepare_all()
+        guiding = self.guiding.to(device) if self.guiding else None
+        return LoopTask(
+            SegmentationBatches(cohort.train_cases, self.settings),
+            SegmentationStep(wrapped, cohort.space.spacing_mm, self.settings, guiding),
+            validate=self._validation(wrapped, state) if cohort.held_out else None,
+            keep_best=lambda: _keep_best(state, folder),
+            milestones={self.course.dice_iterations: folder / BRANCH_FILE},
         )
 
+    def describe(self, state: TrainingState, folder: Path) -> SegmenterDescription:
+        """The last weights, the best and the averaged ones, where there are such."""
+        found = stated(
+            self,
+            state.network,
+            folder,
+            guidance=self.settings.guidance,
+            best_iteration=state.best_iteration,
+            best_score=state.best_score,
+        )
+        if state.best_iteration is not None:
+            found["weights"]["best"] = hash_of(folder / WEIGHTS_FILES["best"])
+        if state.average is not None:
+            found["weights"]["average"] = write_weights(state.average.tensors, folder, "average")
+        return SegmenterDescription(
+            **found, segmenter=self.course.segmenter, channels=self.course.channels
+        )
 
-def _average(network: nn.Module, settings: TrainSettings) -> WeightAverage | None:
-    decay = settings.segmentation.average_decay
-    return WeightAverage(network, decay) if decay else None
+    def load(self, folder: Path) -> Segmenter:
+        """The model of a finished run."""
+        return load_segmenter(folder, device=self.settings.machine.device)
 
-
-def _task(step: SegmentationStep, state: TrainingState, run: _Run) -> LoopTask:
-    chosen = run.settings.segmentation
-    cases = run.preparation.prepared_train()
-    cases.prepare_all()
-    validate: Callable[[], dict[str, float]] | None = None
-    if run.preparation.validation is not None:
-        held_out = run.preparation.prepared_validation()
-        names = [structure.name for structure in run.preparation.train.structures]
-
+    def _validation(
+        self, network: nn.Module, state: TrainingState
+    ) -> Callable[[], dict[str, float]]:
         def validate() -> dict[str, float]:
-            return validation_dice(step.network, held_out, names)
+            found = validation_dice(network, self.cohort.validation_cases, self.cohort.names)
+            each = ", ".join(f"{name} {found[f'dice/{name}']:.3f}" for name in self.cohort.names)
+            logger.info(
+                "%s, iteration %d: Dice %.3f of %d validation cases (%s)",
+                self.title, state.iteration, found["score"],
+                len(self.cohort.validation_cases), each,
+            )  # fmt: skip
+            return found
 
-    return LoopTask(
-        CaseBatches(cases, batch_size=chosen.batch_size, seed=run.settings.seed),
-        step,
-        validate=validate,
-        keep_best=lambda: _keep_best(state, run.folder),
-        milestones={chosen.dice_iterations: run.folder / BRANCH_FILE},
-    )
-
-
-def _plan(settings: TrainSettings, progress: bool) -> LoopPlan:
-    chosen = settings.segmentation
-    return LoopPlan.of(
-        "plain segmenter" if settings.guidance == "none" else "guided segmenter",
-        chosen,
-        settings.machine,
-        validate_every=chosen.validate_every,
-        progress=progress,
-    )
+        return validate
 
 
 def _keep_best(state: TrainingState, folder: Path) -> None:
     write_weights(state.network, folder, "best")
-
-
-def _write(state: TrainingState, run: _Run) -> None:
-    weights: dict[WeightsName, str] = {}
-    weights["last"] = write_weights(state.network, run.folder, "last")
-    if state.best_iteration is not None:
-        weights["best"] = hash_of(run.folder / WEIGHTS_FILES["best"])
-    if state.average is not None:
-        weights["average"] = write_weights(state.average.tensors, run.folder, "average")
-    train = run.preparation.train
-    description = SegmenterDescription(
-        made_by=f"shapeguide {shapeguide.__version__}",
-        structures=train.structures,
-        space=run.preparation.space,
-        segmenter=run.settings.segmentation.segmenter,
-        channels=run.settings.segmentation.channels,
-        weights=weights,
-        notes={
-            "dataset": train.name,
-            "training_cases": len(train),
-            "guidance": run.settings.guidance,
-            "iterations": state.iteration,
-            "best_iteration": state.best_iteration,
-            "best_score": state.best_score,
-        },
-    )
-    write_description(description, run.folder)

@@ -9,13 +9,10 @@ from torch import Tensor, nn
 
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.losses import GuideLoss, LossTerms, balanced, cross_entropy_loss, dice_loss
-from shapeguide.training.engine.seeds import Stage, generator_for
 from shapeguide.training.settings.groups import TrainSettings
-from shapeguide.training.stages.segmentation_batches import (
-    one_hot,
-    vary_intensities,
-    warp_batch,
-)
+from shapeguide.training.stages.classes import one_hot
+from shapeguide.training.stages.segmentation_batches import LabelledImages
+from shapeguide.training.stages.variation import vary_intensities, warp_batch
 
 
 @dataclass
@@ -27,23 +24,18 @@ class SegmentationStep:
     settings: TrainSettings
     guide: GuideLoss | None = field(default=None)
 
-    def __call__(self, batch: tuple[Tensor, Tensor], iteration: int) -> LossTerms:
-        """Loss terms of a batch of images (B, 1, I, J, K) and class indices (B, I, J, K)."""
-        images, classes = self.varied(batch, iteration)
+    def __call__(self, batch: LabelledImages, iteration: int) -> LossTerms:
+        """Loss terms of a batch."""
+        images, classes = self.varied(batch)
         return self.terms(self.network(images).float(), classes, iteration)
 
-    def varied(self, batch: tuple[Tensor, Tensor], iteration: int) -> tuple[Tensor, Tensor]:
-        """The batch under warps and intensity changes drawn for this iteration."""
-        generator = generator_for(self.settings.seed, Stage.SEGMENTATION, iteration)
+    def varied(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
+        """Images (B, 1, I, J, K) and class indices (B, I, J, K), varied as was drawn for them."""
         images, classes = warp_batch(
-            *batch,
-            self.settings.warp,
-            share=self.settings.segmentation.warped_share,
-            spacing_mm=self.spacing_mm,
-            generator=generator,
+            batch.images, batch.classes, batch.warps, spacing_mm=self.spacing_mm
         )
-        if self.settings.segmentation.intensity_augmentation:
-            images = vary_intensities(images, generator=generator)
+        if batch.intensities is not None:
+            images = vary_intensities(images, batch.intensities)
         return images, classes
 
     def terms(self, logits: Tensor, classes: Tensor, iteration: int) -> LossTerms:

@@ -1,61 +1,44 @@
-"""Stage 1: train the shape network on label maps, calibrate it, see whether it collapsed."""
+"""Train the shape network on label maps, calibrate it, and see whether it collapsed."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import Dataset as TorchDataset
 
-import shapeguide
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.prepared_cases import PreparedCases
-from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import ConfigError
-from shapeguide.models.model_files import write_description, write_weights
+from shapeguide.models.quality import ShapeQuality
 from shapeguide.models.shape_model import ShapeModel, ShapeModelDescription, load_shape_network
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.cohort import Preparation, prepare
+from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.engine.checkpoint import TrainingState
-from shapeguide.training.engine.fabric import start_fabric
-from shapeguide.training.engine.loop import LoopPlan, LoopTask, train_loop
-from shapeguide.training.engine.run_folder import claim_run_folder
+from shapeguide.training.engine.loop import LoopTask
 from shapeguide.training.engine.seeds import (
     SHAPE_CALIBRATION,
-    SHAPE_OBJECTIVE,
     SHAPE_QUALITY,
-    Stage,
+    Stream,
     first_weights,
     generator_for,
 )
-from shapeguide.training.settings.groups import TrainSettings, resolve
-from shapeguide.training.shape import (
-    MaskBank,
-    Objective,
-    ShapeTerms,
-    check_batch,
-    cropped,
-    prepare_objective,
-)
-from shapeguide.training.shape.separation import (
-    ShapeQuality,
-    mean_distance_between_cases,
-    measure_quality,
-)
+from shapeguide.training.settings.groups import ShapeSettings, TrainSettings, resolve
+from shapeguide.training.shape.mask_bank import MaskBank, mask_bank
+from shapeguide.training.shape.recipes import batches_of, check_batch, learner_of, step_of
+from shapeguide.training.shape.separation import mean_distance_between_cases, measure_quality
+from shapeguide.training.stages.stage import run_stage, stated, tell
+from shapeguide.vocabulary import Precision
 
 SMALLEST_POPULATION = 2
 LARGEST_POPULATION = 64
 """Cases that the pose is fitted to, at most; they are taken at equal steps."""
 
-logger = logging.getLogger(__name__)
-
 
 def train_shape(
-    dataset: Dataset,
+    dataset: Dataset | Cohort,
     *,
     run_dir: str | Path,
     settings: TrainSettings | str = "default",
@@ -67,7 +50,7 @@ def train_shape(
     result.
 
     Args:
-        dataset: Cases with label maps and structures.
+        dataset: Cases with label maps and structures, or a cohort of them.
         run_dir: Folder for settings, log, checkpoint and model.
         settings: Settings, or the name of a preset.
         progress: Show a progress bar.
@@ -77,164 +60,127 @@ def train_shape(
             objective needs more cases or larger batches.
         DataError: If a case cannot be used.
     """
-    folder, settings = Path(run_dir), resolve(settings)
+    settings = resolve(settings)
     check_batch(settings.shape)
-    preparation = prepare(dataset, settings)
-    if len(preparation.train) < SMALLEST_POPULATION:
-        raise ConfigError(
-            f"{dataset.name}: the shape stage needs label maps of at least {SMALLEST_POPULATION} "
-            f"cases to learn how people differ, found {len(preparation.train)}; add cases, give a "
-            "shape network trained on others, or train without guidance"
+    stage = ShapeStage(cohort_of(dataset, settings), settings)
+    return run_stage(stage, run_dir=run_dir, progress=progress)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeStage:
+    """A shape network."""
+
+    cohort: Cohort
+    settings: TrainSettings
+
+    name: ClassVar[str] = "shape"
+    title: ClassVar[str] = "shape stage"
+    precision: ClassVar[Precision | None] = "fp32"  # poses and distances want it
+    average_decay: ClassVar[float] = 0.0
+    validate_every: ClassVar[int] = 0
+
+    @property
+    def course(self) -> ShapeSettings:
+        """Its own settings."""
+        return self.settings.shape
+
+    @cached_property
+    def bank(self) -> MaskBank:
+        """Masks of the training cases."""
+        return mask_bank(self.cohort.train_cases, self.settings)
+
+    @cached_property
+    def network(self) -> ShapeNetwork:
+        """The network to train, its pose fitted to the training cases."""
+        names = self.cohort.names
+        with first_weights(generator_for(self.settings.seed, Stream.SHAPE)):
+            network = ShapeNetwork(
+                names,
+                channels=self.course.channels,
+                pose=self.course.pose,
+                canonical_shape=self.course.canonical_shape,
+                trunks=len(names) if self.course.one_per_structure else 1,
+            )
+        network.fit_pose(_population(self.bank), spacing_mm=self.bank.spacing_mm)
+        return network
+
+    def check(self) -> None:
+        """Refuse too small a batch, or a population of one."""
+        check_batch(self.course)
+        train = self.cohort.train
+        if len(train) < SMALLEST_POPULATION:
+            raise ConfigError(
+                f"{train.name}: the shape stage needs label maps of at least "
+                f"{SMALLEST_POPULATION} cases to learn how people differ, found {len(train)}; add "
+                "cases, give a shape network trained on others, or train without guidance"
+            )
+
+    def learner(self) -> nn.Module:
+        """The network and what its objective trains along with it."""
+        return learner_of(
+            self.network,
+            self.course,
+            spacing_mm=self.bank.spacing_mm,
+            seed=self.settings.seed,
         )
-    if claim_run_folder(
-        folder,
-        stage="shape",
-        settings=settings,
-        train=preparation.train,
-        validation=preparation.validation,
-    ):
+
+    def task(self, wrapped: nn.Module, state: TrainingState, folder: Path) -> LoopTask:
+        """The objective that the settings name."""
+        batches = batches_of(self.network, self.course, bank=self.bank, seed=self.settings.seed)
+        return LoopTask(batches, step_of(wrapped, self.course))
+
+    def describe(self, state: TrainingState, folder: Path) -> ShapeModelDescription:
+        """Calibrated by the training cases, and measured."""
+        quality = self._calibrated_quality()
+        for row in quality:
+            tell(row, self.title)
+        return ShapeModelDescription(
+            **stated(self, self.network, folder),
+            channels=self.course.channels,
+            objective=self.course.objective,
+            pose=self.course.pose,
+            canonical_shape=self.course.canonical_shape,
+            trunks=len(self.network.trunks),
+            quality=tuple(quality),
+        )
+
+    def load(self, folder: Path) -> ShapeModel:
+        """The model of a finished run."""
         return load_shape_network(folder)
-    fabric = start_fabric(settings.machine, precision="fp32")  # poses and distances want it
-    bank = mask_bank(preparation.prepared_train(), preparation.space, settings, fabric.device)
-    network = _new_network(dataset, settings).to(fabric.device)
-    network.fit_pose(_population(bank), spacing_mm=bank.spacing_mm)
-    _train(network, bank, folder, settings, fabric, progress)
-    network.eval().requires_grad_(False)
-    quality = _calibrate_and_measure(network, bank, preparation, settings)
-    for row in quality:
-        (logger.warning if row.collapsed else logger.info)("%s", row)
-    _write(network, quality, preparation.space, dataset, folder, settings)
-    return load_shape_network(folder)
 
+    def _calibrated_quality(self) -> list[ShapeQuality]:
+        """Set the calibration, then measure on held-out cases where they suffice.
 
-def mask_bank(
-    cases: PreparedCases, space: WorkingSpace, settings: TrainSettings, device: torch.device
-) -> MaskBank:
-    """Masks of prepared cases: on the whole working grid, or cropped around each structure.
-
-    The other poses remove position, so a crop loses nothing and costs a fraction; translations then
-    are not drawn.
-    """
-    count = len(cases.cases[0].structures)
-    whole = (
-        torch.stack([torch.from_numpy(case.classes == s + 1) for s in range(count)])
-        for case in cases
-    )
-    limits = settings.warp
-    if settings.shape.pose == "grid":
-        masks = torch.stack(list(whole))
-    else:
-        masks = cropped(list(whole))
-        limits = replace(limits, translation_mm=0.0)
-    people = tuple(case.person for case in cases.cases)
-    return MaskBank(masks.to(torch.uint8).to(device), space.spacing_mm, limits, people)
-
-
-class _Iterations(TorchDataset[int]):
-    """Batches that are nothing but their number: masks are drawn from the bank on the device."""
-
-    def __getitem__(self, iteration: int) -> int:
-        return iteration
-
-
-def _new_network(dataset: Dataset, settings: TrainSettings) -> ShapeNetwork:
-    names = [structure.name for structure in dataset.structures]
-    with first_weights(generator_for(settings.seed, Stage.SHAPE)):
-        return ShapeNetwork(
-            names,
-            channels=settings.shape.channels,
-            pose=settings.shape.pose,
-            canonical_shape=settings.shape.canonical_shape,
-            trunks=len(names) if settings.shape.one_per_structure else 1,
+        They do for a structure that two people among them have; others are measured in training
+        cases.
+        """
+        network, pairs = self.network, self.course.quality_pairs
+        bank = self.bank.to(network.calibration.device)
+        generator = generator_for(self.settings.seed, Stream.SHAPE, SHAPE_CALIBRATION)
+        network.calibration.copy_(
+            mean_distance_between_cases(network, bank, pairs=pairs, generator=generator)
         )
+        quality: list[ShapeQuality] = []
+        if len(self.cohort.validation_cases) > 1:
+            others = mask_bank(self.cohort.validation_cases, self.settings).to(bank.masks.device)
+            quality = self._measure(others, held_out=True)
+            if all(row.measured for row in quality):
+                return quality
+        own = self._measure(bank, held_out=False)
+        pairs_of_rows = zip(quality or own, own, strict=True)
+        return [row if row.measured else seen for row, seen in pairs_of_rows]
 
-
-def _train(
-    network: ShapeNetwork,
-    bank: MaskBank,
-    folder: Path,
-    settings: TrainSettings,
-    fabric: Fabric,
-    progress: bool,
-) -> None:
-    chosen = settings.shape
-    objective = prepare_objective(
-        network, bank, chosen, generator_for(settings.seed, Stage.SHAPE, SHAPE_OBJECTIVE)
-    )
-    companion = objective.companion
-    learning = network if companion is None else nn.ModuleList([network, companion])
-    optimizer = torch.optim.Adam(learning.parameters(), lr=chosen.learning_rate)
-    plan = LoopPlan.of("shape stage", chosen, settings.machine, progress=progress)
-    train_loop(
-        TrainingState(learning, optimizer),
-        replace(plan, num_workers=0),  # a batch is but its number
-        LoopTask(_Iterations(), ShapeStep(objective, settings.seed)),
-        run_dir=folder,
-        fabric=fabric,
-    )
-
-
-@dataclass(frozen=True)
-class ShapeStep:
-    """One iteration; what it draws depends on the seed and its number alone."""
-
-    objective: Objective
-    seed: int
-
-    def __call__(self, _: int, iteration: int) -> ShapeTerms:
-        """Loss terms of this iteration; its batch is nothing but its number."""
-        return self.objective.terms(generator_for(self.seed, Stage.SHAPE, iteration))
+    def _measure(self, bank: MaskBank, *, held_out: bool) -> list[ShapeQuality]:
+        return measure_quality(
+            self.network,
+            bank,
+            pairs=self.course.quality_pairs,
+            generator=generator_for(self.settings.seed, Stream.SHAPE, SHAPE_QUALITY),
+            held_out=held_out,
+        )
 
 
 def _population(bank: MaskBank) -> Tensor:
     """Masks of training cases, at most so many as the pose is fitted to."""
     count = min(len(bank.masks), LARGEST_POPULATION)
     return bank.masks[torch.linspace(0, len(bank.masks) - 1, count).round().long()]
-
-
-def _calibrate_and_measure(
-    network: ShapeNetwork, bank: MaskBank, preparation: Preparation, settings: TrainSettings
-) -> list[ShapeQuality]:
-    """Set the calibration from the training cases; measure on held-out ones where they suffice.
-
-    They do for a structure that two people among them have; others are measured in training cases.
-    """
-    pairs = settings.shape.quality_pairs
-    generator = generator_for(settings.seed, Stage.SHAPE, SHAPE_CALIBRATION)
-    calibration = mean_distance_between_cases(network, bank, pairs=pairs, generator=generator)
-    network.calibration.copy_(calibration)
-    quality: list[ShapeQuality] = []
-    if preparation.validation is not None and len(preparation.validation) > 1:
-        cases = preparation.prepared_validation()
-        others = mask_bank(cases, preparation.space, settings, bank.masks.device)
-        generator = generator_for(settings.seed, Stage.SHAPE, SHAPE_QUALITY)
-        quality = measure_quality(network, others, pairs=pairs, generator=generator, held_out=True)
-        if all(row.measured for row in quality):
-            return quality
-    generator = generator_for(settings.seed, Stage.SHAPE, SHAPE_QUALITY)
-    own = measure_quality(network, bank, pairs=pairs, generator=generator, held_out=False)
-    return [row if row.measured else seen for row, seen in zip(quality or own, own, strict=True)]
-
-
-def _write(
-    network: ShapeNetwork,
-    quality: list[ShapeQuality],
-    space: WorkingSpace,
-    dataset: Dataset,
-    folder: Path,
-    settings: TrainSettings,
-) -> None:
-    weights = write_weights(network, folder, "last")
-    description = ShapeModelDescription(
-        made_by=f"shapeguide {shapeguide.__version__}",
-        structures=dataset.structures,
-        space=space,
-        channels=settings.shape.channels,
-        weights={"last": weights},
-        objective=settings.shape.objective,
-        pose=settings.shape.pose,
-        canonical_shape=settings.shape.canonical_shape,
-        trunks=len(network.trunks),
-        quality=tuple(dict(row.as_row()) for row in quality),
-    )
-    write_description(description, folder)

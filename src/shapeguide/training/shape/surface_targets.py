@@ -1,58 +1,20 @@
-"""The `surface` objective: distances that mean surface error."""
+"""Surface error between masks in one pose: what the distances of the `surface` objective mean."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from shapeguide.disturbing.masks import corrupt
 from shapeguide.metrics.surface import assd_mm, surface_distances
 from shapeguide.models.aligned_pose import AlignedPose
 from shapeguide.models.canonical_pose import canonical_pose
-from shapeguide.models.shape_network import ShapeNetwork, signature_distance
-from shapeguide.training.shape.bank import MaskBank
-from shapeguide.training.shape.terms import ShapeTerms, mean_over
+from shapeguide.training.shape.mask_bank import MaskBank
 from shapeguide.vocabulary import Maps
 
 TARGET_SHAPE = 32
 TARGET_EXTENT = 3.0
-
-
-def surface_terms(
-    network: ShapeNetwork,
-    bank: MaskBank,
-    *,
-    unit: float,
-    batch_size: int,
-    generator: torch.Generator,
-    maps: Maps = "corrupted",
-) -> ShapeTerms:
-    """Distances regressed to the surface error that remains after alignment.
-
-    Of each three pairs one shows a case twice, one shows two cases and one a case and a corrupted
-    copy, which is left out unless maps are corrupted. Targets are measured before the warps, so
-    that warps must not count. Every second mask is softened unless maps are clean, for the shape
-    loss sees soft predictions.
-
-    Args:
-        network: The network in training.
-        bank: Masks to draw from.
-        unit: Surface error that the network shall call 1, as `people_apart` gives it.
-        batch_size: Pairs.
-        generator: Source of all randomness, on the CPU.
-        maps: What the network is trained on.
-    """
-    first, second = _draw_pairs(bank, batch_size, maps, generator)
-    targets = surface_targets(first, second, bank.spacing_mm, pose=network.aligned) / unit
-    present = first.flatten(2).any(-1) & second.flatten(2).any(-1)
-    seen = bank.seen(torch.cat([first, second]), maps=maps, generator=generator)
-    distances = signature_distance(*network(seen, spacing_mm=bank.spacing_mm).chunk(2))
-    errors = functional.smooth_l1_loss(distances, targets, beta=0.25, reduction="none")
-    # Small errors count for more: they tell a person apart, large ones only say "wrong".
-    errors = errors / (0.5 + targets)
-    return ShapeTerms(loss=mean_over(errors, present), distance=mean_over(distances, present))
 
 
 def surface_targets(
@@ -115,17 +77,17 @@ def people_apart(
 
     With a single case, that between the case and its corrupted copies.
     """
-    first, second = _draw_two_cases(bank.masks.float(), pairs, generator)
+    first, second = draw_two_cases(bank.masks.float(), pairs, generator)
     targets = surface_targets(first, second, bank.spacing_mm, pose=pose)
     known = targets[targets > 0]
     return float(known.mean()) if len(known) else 1.0
 
 
-def _draw_pairs(
+def draw_pairs(
     bank: MaskBank, batch_size: int, maps: Maps, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Equal shares of the same case, two cases and, of corrupted maps, a case and its copy."""
-    first, second = _draw_two_cases(bank.masks, batch_size, generator)
+    first, second = draw_two_cases(bank.masks, batch_size, generator)
     first, second = first.float(), second.float()
     kinds = torch.randint(3 if maps == "corrupted" else 2, (batch_size,), generator=generator)
     same, broken = kinds == 0, kinds == 2
@@ -135,7 +97,7 @@ def _draw_pairs(
     return first, second
 
 
-def _draw_two_cases(masks: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_two_cases(masks: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Pairs of different cases; with a single case, it and its corrupted copies."""
     first = torch.randint(len(masks), (count,), generator=generator)
     if len(masks) == 1:

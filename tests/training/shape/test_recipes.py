@@ -12,11 +12,23 @@ from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.settings.groups import PRESETS, ShapeSettings
-from shapeguide.training.shape import OBJECTIVES, MaskBank, info_nce, prepare_objective
-from shapeguide.training.shape.pairs import covariance_term, variance_term
+from shapeguide.training.shape import MaskBank
+from shapeguide.training.shape.objectives import (
+    ShapeTerms,
+    covariance_term,
+    info_nce,
+    variance_term,
+)
+from shapeguide.training.shape.recipes import (
+    RECIPES,
+    ShapeLearner,
+    batches_of,
+    learner_of,
+    step_of,
+)
+from shapeguide.vocabulary import OBJECTIVES, POSES
 
 MAPS = get_args(ShapeSettings.model_fields["maps"].annotation)
-POSES = get_args(ShapeSettings.model_fields["pose"].annotation)
 LIMITS = WarpLimits(translation_mm=1.0)
 
 
@@ -44,8 +56,20 @@ def settings(objective: str, **changes: object) -> ShapeSettings:
     return ShapeSettings(batch_size=4).changed(objective=objective, **changes)
 
 
+class Training:
+    """A network in training: what is learnt, and the terms of each iteration."""
+
+    def __init__(self, made: ShapeNetwork, masks: MaskBank, chosen: ShapeSettings) -> None:
+        self.learner: ShapeLearner = learner_of(made, chosen, spacing_mm=masks.spacing_mm, seed=0)
+        self.batches = batches_of(made, chosen, bank=masks, seed=0)
+        self.step = step_of(self.learner, chosen)
+
+    def terms(self, iteration: int = 0) -> ShapeTerms:
+        return self.step(self.batches[iteration], iteration)
+
+
 def test_table_has_every_objective_that_the_settings_know() -> None:
-    assert set(OBJECTIVES) == set(get_args(ShapeSettings.model_fields["objective"].annotation))
+    assert set(RECIPES) == set(get_args(ShapeSettings.model_fields["objective"].annotation))
 
 
 @pytest.mark.parametrize("pose", POSES)
@@ -54,18 +78,41 @@ def test_table_has_every_objective_that_the_settings_know() -> None:
 def test_every_objective_has_a_gradient_in_every_pose_on_all_maps(
     name: str, maps: str, pose: str
 ) -> None:
-    learner, masks = network(pose), bank()
-    objective = prepare_objective(learner, masks, settings(name, maps=maps), generator_for(0, 1))
-    terms = objective.terms(generator_for(0, 2))
+    training = Training(network(pose), bank(), settings(name, maps=maps))
+    terms = training.terms()
     terms.total.backward()
     assert terms.total.isfinite()
     assert {"loss", "distance"} <= set(terms.watched())
-    modules = [learner, *([objective.companion] if objective.companion else [])]
-    for module in modules:
+    for module in training.learner.children():
         slopes = [p.grad.abs().sum() for p in module.parameters() if p.grad is not None]
         assert sum(slopes) > 0
-    again = objective.terms(generator_for(0, 2))
-    assert torch.equal(again.total, terms.total)
+    assert torch.equal(training.terms().total, terms.total)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_tensor_of_a_batch_has_the_shapes_along_its_first_axis(name: str) -> None:
+    batch = Training(network(), bank(), settings(name)).batches[3]
+    assert [len(part) for part in batch if part is not None] == [4] * (
+        len(batch) - batch.count(None)
+    )
+
+
+def test_views_of_binary_maps_are_binary_and_keep_their_place() -> None:
+    training = Training(network("grid"), bank(), settings("pairwise", maps="binary"))
+    batch = training.batches[0]
+    assert batch.second is not None
+    for view in (batch.first, batch.second):
+        assert set(view.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(batch.first, batch.second)
+    overlap = (batch.first * batch.second).flatten(2).sum(-1) / batch.first.flatten(2).sum(-1)
+    assert overlap.min() > 0.5
+    # An interpolated edge is not binary.
+    soft = Training(network("grid"), bank(), settings("pairwise", maps="clean")).batches[0].first
+    assert len(soft.unique()) > 2
+
+
+def test_the_objective_as_printed_gets_binary_maps() -> None:
+    assert (PRESETS["paper"].shape.objective, PRESETS["paper"].shape.maps) == ("pairwise", "binary")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -73,12 +120,12 @@ def test_a_case_without_one_of_the_structures_counts_for_the_others(name: str) -
     masks = torch.cat([bank().masks, bank().masks], dim=1)
     masks[0, 1] = 0
     lacking = MaskBank(masks, (1.0, 1.0, 1.0), LIMITS)
-    learner = network(structures=2)
-    objective = prepare_objective(learner, lacking, settings(name), generator_for(0, 1))
-    terms = objective.terms(generator_for(0, 2))
+    training = Training(network(structures=2), lacking, settings(name))
+    terms = training.terms()
     terms.total.backward()
     assert terms.total.isfinite()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in learner.parameters())
+    slopes = [p.grad for p in training.learner.parameters()]
+    assert all(slope is None or slope.isfinite().all() for slope in slopes)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -86,7 +133,7 @@ def test_a_case_without_one_of_the_structures_counts_for_the_others(name: str) -
 def test_batches_of_one_are_refused_where_shapes_are_told_apart(name: str, preset: str) -> None:
     alone = PRESETS[preset].shape.changed(objective=name, batch_size=1)
     with pytest.raises(ConfigError, match=rf"'{name}'.*batches of at least 2.*batch_size=1"):
-        prepare_objective(network(), bank(), alone, generator_for(0, 1))
+        Training(network(), bank(), alone)
 
 
 def test_a_structure_that_one_case_has_is_named() -> None:
@@ -94,10 +141,19 @@ def test_a_structure_that_one_case_has_is_named() -> None:
     masks[1:, 1] = 0
     lacking = MaskBank(masks, (1.0, 1.0, 1.0), LIMITS)
     with pytest.raises(ConfigError, match=r"at least 2 training cases with s1, found 1 of 4"):
-        prepare_objective(
-            network(structures=2), lacking, settings("contrastive"), generator_for(0, 1)
-        )
-    prepare_objective(network(structures=2), lacking, settings("surface"), generator_for(0, 1))
+        Training(network(structures=2), lacking, settings("contrastive"))
+    Training(network(structures=2), lacking, settings("surface"))
+
+
+def test_a_structure_that_no_case_has_is_named_in_a_whole_sentence() -> None:
+    masks = torch.cat([bank().masks, 0 * bank().masks], dim=1)
+    lacking = MaskBank(masks, (1.0, 1.0, 1.0), LIMITS)
+    expected = (
+        "^objective 'surface' learns from label maps and needs at least 1 training case with s1, "
+        "found 0 of 4; leave it out, or add cases$"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        Training(network(structures=2), lacking, settings("surface"))
 
 
 def test_contrastive_loss_is_the_published_sum() -> None:
@@ -136,8 +192,7 @@ def test_collapsed_signatures_cost_under_vicreg() -> None:
     learner = network()
     for parameter in learner.parameters():
         parameter.data.zero_()
-    objective = prepare_objective(learner, bank(), settings("vicreg"), generator_for(0, 1))
-    terms = objective.terms(generator_for(0, 2))
+    terms = Training(learner, bank(), settings("vicreg")).terms()
     assert terms.parts["invariance"].item() == 0.0
     assert terms.total.item() == pytest.approx(25 * 0.99)
 
@@ -173,15 +228,11 @@ def test_only_maps_that_are_not_clean_are_softened() -> None:
 
 
 def test_decoder_learns_to_restore_masks() -> None:
-    learner = network()
-    chosen = settings("reconstruction", maps="clean")
-    objective = prepare_objective(learner, bank(), chosen, generator_for(0, 1))
-    assert objective.companion is not None
-    weights = [*learner.parameters(), *objective.companion.parameters()]
-    optimizer = torch.optim.Adam(weights, lr=1e-2)
+    training = Training(network(), bank(), settings("reconstruction", maps="clean"))
+    optimizer = torch.optim.Adam(training.learner.parameters(), lr=1e-2)
     dice = []
     for iteration in range(40):
-        terms = objective.terms(generator_for(0, 2, iteration))
+        terms = training.terms(iteration)
         optimizer.zero_grad()
         terms.total.backward()
         optimizer.step()

@@ -116,7 +116,7 @@ class _Shared(nn.Module):
         norms = nn.modules.batchnorm._BatchNorm
         self._divided = not any(isinstance(part, norms) for part in learner.modules())
 
-    def forward(self, batch: Tensor, *others: Any, **options: Any) -> Tensor:
+    def forward(self, batch: Tensor, *others: Any, **options: Any) -> Tensor | tuple[Tensor, ...]:
         """Outputs of all rows of a batch; the first argument alone has rows."""
         if not self.learner.training:
             with self._fabric.autocast():
@@ -131,8 +131,15 @@ class _Shared(nn.Module):
                 f"batch_size that is a multiple of {count()}, or another number of processes"
             )
         own = self.wrapped(batch.chunk(count())[number()], *others, **options)
-        gathered: Tensor = _AllRows.apply(own)  # type: ignore[no-untyped-call]
-        return gathered
+        if isinstance(own, tuple):
+            return tuple(_gathered(part) for part in own)
+        return _gathered(own)
+
+
+def _gathered(own: Tensor) -> Tensor:
+    """The rows of all processes."""
+    rows: Tensor = _AllRows.apply(own)  # type: ignore[no-untyped-call]
+    return rows
 
 
 class _AllRows(torch.autograd.Function):

@@ -54,22 +54,17 @@ class ShapeLearner(nn.Module):
         self.spacing_mm = spacing_mm
 
     def forward(
-        self, first: Tensor, second: Tensor | None, shape: torch.Size | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Signatures of both views; of one view its signatures, and logits of the restored mask.
+        self, masks: Tensor, shape: torch.Size | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Signatures of masks; with a decoder also logits of the masks restored from them.
 
         Args:
-            first: Masks, shape (B, S, I, J, K).
-            second: Same shape, or None.
-            shape: Spatial shape of the restored mask, where there is no second view.
+            masks: Shape (B, S, I, J, K).
+            shape: Spatial shape of the restored masks.
         """
-        if second is not None:
-            seen = torch.cat([first, second])
-            one, other = self.network(seen, spacing_mm=self.spacing_mm).chunk(2)
-            return one, other
-        signatures: Tensor = self.network(first, spacing_mm=self.spacing_mm)
+        signatures: Tensor = self.network(masks, spacing_mm=self.spacing_mm)
         if self.decoder is None or shape is None:
-            raise ValueError("one view alone is restored: that takes a decoder and a shape")
+            return signatures
         return signatures, self.decoder(signatures, shape=shape)
 
 
@@ -184,27 +179,32 @@ def _of_views(
     """Terms of an objective that asks for nothing but views."""
 
     def terms(learner: nn.Module, batch: ShapeBatch) -> ShapeTerms:
-        first, second = learner(batch.first, batch.second)
+        first, second = _signatures(learner, batch)
         return objective(first, second, batch.present)
 
     return terms
 
 
 def _surface_terms(learner: nn.Module, batch: ShapeBatch) -> ShapeTerms:
-    first, second = learner(batch.first, batch.second)
-    return objectives.surface(first, second, batch.present, _wanted(batch))
+    first, second = _signatures(learner, batch)
+    return objectives.surface(first, second, batch.present, _given(batch.wanted))
 
 
 def _reconstruction_terms(learner: nn.Module, batch: ShapeBatch) -> ShapeTerms:
-    wanted = _wanted(batch)
-    signatures, logits = learner(batch.first, None, wanted.shape[2:])
+    wanted = _given(batch.wanted)
+    signatures, logits = learner(batch.first, wanted.shape[2:])
     return objectives.reconstruction(signatures, logits, batch.present, wanted)
 
 
-def _wanted(batch: ShapeBatch) -> Tensor:
-    if batch.wanted is None:
-        raise ValueError("the batch does not say what is wanted; it belongs to another objective")
-    return batch.wanted
+def _signatures(learner: nn.Module, batch: ShapeBatch) -> tuple[Tensor, Tensor]:
+    first, second = learner(torch.cat([batch.first, _given(batch.second)])).chunk(2)
+    return first, second
+
+
+def _given(part: Tensor | None) -> Tensor:
+    if part is None:
+        raise ValueError("the batch lacks what the objective asks for; it belongs to another one")
+    return part
 
 
 _APART = "tells the shapes of a batch apart"

@@ -23,6 +23,7 @@ from shapeguide.models.segmenter import (
 from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.engine.checkpoint import TrainingState
 from shapeguide.training.engine.loop import LoopTask
+from shapeguide.training.engine.processes import on_first
 from shapeguide.training.engine.run_folder import BRANCH_FILE, branch
 from shapeguide.training.engine.seeds import Stream, first_weights, generator_for
 from shapeguide.training.guides import Guide, guide_loss, guided_by
@@ -126,8 +127,9 @@ class SegmentationStage:
 
     def task(self, wrapped: nn.Module, state: TrainingState, folder: Path) -> LoopTask:
         """Dice first, then Dice and the guide; validated on held-out cases where there are any."""
-        if self.branch_from is not None:
-            branch(self.branch_from, folder)
+        source = self.branch_from
+        if source is not None:
+            on_first(lambda: branch(source, folder))
         cohort, device = self.cohort, next(state.network.parameters()).device
         cohort.train_cases.prepare_all()
         guiding = self.guiding.to(device) if self.guiding else None

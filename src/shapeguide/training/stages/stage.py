@@ -16,6 +16,7 @@ from shapeguide.training.cohort import Cohort
 from shapeguide.training.engine.checkpoint import TrainingState
 from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.engine.loop import Course, LoopPlan, LoopTask, train_loop
+from shapeguide.training.engine.processes import on_first, shared
 from shapeguide.training.engine.run_folder import claim_run_folder
 from shapeguide.training.engine.weight_average import WeightAverage
 from shapeguide.training.settings.groups import TrainSettings
@@ -109,13 +110,16 @@ def run_stage(stage: Stage[ModelT_co], *, run_dir: str | Path, progress: bool) -
     """
     folder, settings, cohort = Path(run_dir), stage.settings, stage.cohort
     stage.check()
-    if not claim_run_folder(
-        folder,
-        stage=stage.name,
-        settings=settings,
-        train=cohort.train,
-        validation=cohort.validation,
-    ):
+    finished = on_first(
+        lambda: claim_run_folder(
+            folder,
+            stage=stage.name,
+            settings=settings,
+            train=cohort.train,
+            validation=cohort.validation,
+        )
+    )
+    if not finished:
         _train(stage, folder, progress)
     return stage.load(folder)
 
@@ -139,11 +143,10 @@ def _train(stage: Stage[Any], folder: Path, progress: bool) -> None:
         validate_every=stage.validate_every,
         progress=progress,
     )
-    train_loop(state, plan, stage.task(wrapped, state, folder), run_dir=folder, fabric=fabric)
-    if fabric.is_global_zero:
-        learner.eval().requires_grad_(False)
-        write_description(stage.describe(state, folder), folder)
-    fabric.barrier()
+    task = stage.task(shared(wrapped, learner, fabric), state, folder)
+    train_loop(state, plan, task, run_dir=folder, fabric=fabric)
+    learner.eval().requires_grad_(False)
+    on_first(lambda: write_description(stage.describe(state, folder), folder))
 
 
 def stated(stage: Stage[Any], network: nn.Module, folder: Path, **notes: Any) -> dict[str, Any]:

@@ -245,7 +245,7 @@ def test_a_plain_folder_takes_names_and_people_from_its_files(tmp_path: Path) ->
 
 def test_label_maps_without_image_are_refused(tmp_path: Path) -> None:
     (plain(tmp_path) / "images" / "1001.nii.gz").unlink()
-    with pytest.raises(DataError, match="label map 1001 has no image"):
+    with pytest.raises(DataError, match="the label map 1001 in labels/ has no image"):
         read_dataset(tmp_path)
 
 

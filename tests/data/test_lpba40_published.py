@@ -209,7 +209,7 @@ def test_damaged_and_foreign_transforms_are_refused(tree: Path) -> None:
         with pytest.raises(DataError, match="no affine transform"):
             sg.read_dataset(tree / "native_space")
     put_air(path, np.eye(4), shape=(256, 124, 256))
-    with pytest.raises(DataError, match=r"of shapes \(256, 124, 256\).*found \(32, 12, 32\)"):
+    with pytest.raises(DataError, match=r"of shapes \(256, 124, 256\).*have \(32, 12, 32\)"):
         sg.read_dataset(tree / "native_space")
 
 

@@ -144,7 +144,7 @@ def test_a_random_split_never_parts_a_person() -> None:
 
 @pytest.mark.parametrize("count", [0, 10, -1])
 def test_an_impossible_count_is_refused(count: int) -> None:
-    with pytest.raises(ConfigError, match=f"test_count={count}"):
+    with pytest.raises(ConfigError, match=f"test_count is {count}; with 10 cases"):
         random_split(TEN, test_count=count, seed=0)
 
 

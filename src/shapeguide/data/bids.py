@@ -38,7 +38,10 @@ def describe_bids(reach: Reach) -> dict[str, Any] | None:
         return None
     segmentations = _files(folder, "dseg")
     if not segmentations:
-        raise DataError(f"{folder}: {len(images)} T1w images but no *_dseg label maps beside them")
+        raise DataError(
+            f"{folder}: there are {len(images)} T1w images and no *_dseg label maps; put those "
+            "under derivatives/ in this folder"
+        )
     pairs: dict[Path, Path] = {}
     for segmentation in segmentations:
         image = _image_of(segmentation, images)

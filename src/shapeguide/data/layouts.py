@@ -176,9 +176,13 @@ def _describe_plain(reach: Reach, images: str, labels: str, *, ending: str = "")
     image_files = scans_by_case(folder / images, ending=ending)
     label_files = by_id(list_scans(folder / labels), case_id_of, ending=ending)
     lone = sorted(label_files.keys() - image_files.keys())
-    if lone or not label_files:
-        found = f"label map {lone[0]} has no image of that name" if lone else "no label maps"
-        raise DataError(f"{folder}: {found} in {images}/ and {labels}/; give both the same name")
+    if not label_files:
+        raise DataError(f"{folder / labels}: there are no label maps; put some there")
+    if lone:
+        raise DataError(
+            f"{folder}: the label map {lone[0]} in {labels}/ has no image of that name in "
+            f"{images}/; give both the same name"
+        )
     people = _people(reach)
     training = [
         {

@@ -134,7 +134,10 @@ def _native_cases(
     label_maps = {person.name: _scan(person, LABELS) for person in delineated}
     lone = sorted({name for name, found in label_maps.items() if found} - {p.name for p in native})
     if lone:
-        raise DataError(f"{root / NATIVE}: expected {lone[0]}/{lone[0]}.native.mri, found no such")
+        raise DataError(
+            f"{root / NATIVE}: expected {lone[0]}/{lone[0]}.native.mri beside its label map, found "
+            "none; copy it from the download"
+        )
     training = []
     for person in native:
         image, label_map = _scan(person, "native.mri"), label_maps.get(person.name)
@@ -180,8 +183,8 @@ def _label_to_image(reach: Reach, person: Path, image: Path, label_map: Path) ->
     stated = (transform.standard_shape, transform.reslice_shape)
     if stated != shapes:
         raise DataError(
-            f"{path}: is of scans of shapes {stated[0]} and {stated[1]}, found {shapes[0]} and "
-            f"{shapes[1]}; copy it again, or the scans"
+            f"{path}: this transform is of scans of the shapes {stated[0]} and {stated[1]}; the scan "
+            f"and the label map beside it have {shapes[0]} and {shapes[1]}; copy all three again"
         )
     return [[float(value) for value in row] for row in np.linalg.inv(transform.to_reslice)]
 

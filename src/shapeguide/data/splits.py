@@ -47,9 +47,9 @@ def read_split(path: Path, *, fold: int = 0) -> Split:
     test: Any = content.get("test", content.get("val", []))
     same_person = content.get("same_person", [])
     if not _are_ids(content["train"]) or not _are_ids(test):
-        raise DataError(f"{path}: a split file holds {form}, each case id a text")
+        raise DataError(f"{path}: a split file holds {form}, where each case id is a text")
     if not isinstance(same_person, list) or not all(_are_ids(group) for group in same_person):
-        raise DataError(f'{path}: "same_person" holds lists of case ids')
+        raise DataError(f'{path}: "same_person" holds lists of case ids, as in [["a", "b"], ...]')
     groups = tuple(tuple(group) for group in same_person)
     return Split(tuple(content["train"]), tuple(test), groups)
 
@@ -123,7 +123,8 @@ def random_split(groups: Mapping[str, int], *, test_count: int, seed: int) -> Sp
     _check_group_count(groups, 2)
     if not 1 <= test_count < len(groups):
         raise ConfigError(
-            f"test_count={test_count}: of {len(groups)} cases 1 to {len(groups) - 1} can be tested"
+            f"test_count is {test_count}; with {len(groups)} cases it goes from 1 to "
+            f"{len(groups) - 1}"
         )
     test: list[str] = []
     for members in _shuffled(groups, seed):

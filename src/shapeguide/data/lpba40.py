@@ -183,8 +183,8 @@ def _label_to_image(reach: Reach, person: Path, image: Path, label_map: Path) ->
     stated = (transform.standard_shape, transform.reslice_shape)
     if stated != shapes:
         raise DataError(
-            f"{path}: this transform is of scans of the shapes {stated[0]} and {stated[1]}; the scan "
-            f"and the label map beside it have {shapes[0]} and {shapes[1]}; copy all three again"
+            f"{path}: this transform is of scans of shapes {stated[0]} and {stated[1]}; the "
+            f"scan and the label map beside it have {shapes[0]} and {shapes[1]}; copy them again"
         )
     return [[float(value) for value in row] for row in np.linalg.inv(transform.to_reslice)]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.disturbing.masks import corrupt, soften
+from shapeguide.geometry.boxes import foreground_box
 from shapeguide.geometry.warp import draw_affine_warps, warp_classes, warp_one_hot
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.settings.groups import TrainSettings
@@ -113,26 +114,18 @@ def mask_bank(cases: PreparedCases, settings: TrainSettings) -> MaskBank:
 
 def cropped(masks: Sequence[Tensor]) -> Tensor:
     """Masks (S, I, J, K) of each case to (N, S, i, j, k): a common box around each structure."""
-    boxes = [[_box(mask) for mask in case] for case in masks]
-    extents = [high - low + 1 for case in boxes for low, high in case if (high >= low).all()]
-    longest = torch.stack(extents).amax(0) if extents else torch.ones(3, dtype=torch.long)
+    boxes = [[foreground_box(mask.cpu().numpy() > 0) for mask in case] for case in masks]
+    lengths = [[part.stop - part.start for part in box] for case in boxes for box in case if box]
+    longest = torch.tensor(lengths or [[1, 1, 1]]).amax(0)
     shape = (longest.float() * ROOM).ceil().long() + 2 * CROP_MARGIN_VOXELS
     found = torch.zeros((len(masks), len(masks[0]), *shape.tolist()), dtype=torch.bool)
     for n, case in enumerate(masks):
         for s, mask in enumerate(case):
-            low, high = boxes[n][s]
-            if (high < low).any():
+            box = boxes[n][s]
+            if box is None:
                 continue
-            inside = mask[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))]
+            inside = mask[box]
             start = (shape - torch.tensor(inside.shape)) // 2
             stop = start + torch.tensor(inside.shape)
             found[n, s][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = inside
     return found
-
-
-def _box(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last index of a mask (I, J, K) along each axis; last < first when empty."""
-    places = mask.nonzero()
-    if len(places) == 0:
-        return torch.zeros(3, dtype=torch.long), torch.full((3,), -1)
-    return places.amin(0), places.amax(0)

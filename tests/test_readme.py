@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from shapeguide import commands
+from shapeguide.cli import main
 
 ROOT = Path(__file__).parents[1]
+DOCS = [f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))]
 
 
 def code_blocks(language: str, page: str = "README.md") -> list[str]:
@@ -39,6 +41,10 @@ def test_python_of_the_readme_runs_and_scores_each_test_case(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{case.id}.nii.gz" for case in names["test"]
     }
+    # Who goes on with the commands in the same folder is not stopped by what Python wrote.
+    synthesize = next(words for words in shown_commands() if words[1] == "synthesize")
+    assert main(synthesize[1:]) == 0
+    assert main([*synthesize[1:], "--seed", "1"]) == 2
 
 
 def test_python_of_the_guide_runs_and_compares_two_runs(
@@ -67,8 +73,9 @@ def test_commands_of_the_readme_parse(words: list[str]) -> None:
 
 def test_relative_links_of_the_project_pages_lead_to_files() -> None:
     missing = []
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/python.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS):
         text = (ROOT / page).read_text(encoding="utf-8")
-        targets = re.findall(r"\]\(([^)#:]+)\)", text)
-        missing += [f"{page}: {target}" for target in targets if not (ROOT / target).exists()]
+        targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+        folder = (ROOT / page).parent
+        missing += [f"{page}: {target}" for target in targets if not (folder / target).exists()]
     assert missing == []

@@ -211,6 +211,17 @@ def test_a_folder_with_content_is_not_touched(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_the_same_cohort_is_not_written_again(tmp_path: Path) -> None:
+    description = write_cohort(tmp_path, count=2)
+    image = tmp_path / "imagesTr" / "horn_000.nii.gz"
+    before = image.stat().st_mtime_ns
+    assert write_cohort(tmp_path, count=2) == description
+    assert image.stat().st_mtime_ns == before
+    for other in ({"count": 3}, {"count": 2, "seed": 1}, {"count": 2, "spacing_mm": (2, 2, 2)}):
+        with pytest.raises(DataError, match="holds another cohort"):
+            write_cohort(tmp_path, **other)  # type: ignore[arg-type]
+
+
 def test_overwrite_replaces_the_cohort_and_leaves_other_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     write_cohort(tmp_path, count=2, overwrite=True)

@@ -19,7 +19,7 @@ from shapeguide.data.synthetic_shapes import STRUCTURES
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
-from shapeguide.storage.whole import write_json
+from shapeguide.storage.whole import read_json, write_json
 
 MARGIN_MM = 2.0
 BIAS = 0.25
@@ -76,7 +76,8 @@ def write_cohort(
 ) -> Path:
     """Write a synthetic cohort as a Decathlon folder.
 
-    The description is written last, so a folder that has one is complete.
+    The description is written last, so a folder that has one is complete: the same cohort is not
+    written again.
 
     Args:
         folder: Where to write; made when missing.
@@ -92,7 +93,7 @@ def write_cohort(
 
     Raises:
         ConfigError: If an argument is out of range or the structure does not fit on the grid.
-        DataError: If the folder is not empty and `overwrite` is false.
+        DataError: If the folder holds anything but this cohort and `overwrite` is false.
     """
     folder = Path(folder)
     if count < 1:
@@ -100,16 +101,19 @@ def write_cohort(
     _check(seed, 0, spatial_shape, spacing_mm, shape)
     for index in range(count):
         _first_voxel(draw_scene(seed, index, shape), spatial_shape, spacing_mm)
-    _make_room(folder, overwrite=overwrite)
     names = [f"{shape}_{index:03d}.nii.gz" for index in range(count)]
+    description, content = folder / "dataset.json", _description(shape, seed, names)
+    content["grid"] = {"spatial_shape": list(spatial_shape), "spacing_mm": list(spacing_mm)}
+    if not overwrite and description.is_file() and read_json(description) == content:
+        return description
+    _make_room(folder, overwrite=overwrite)
     for index, name in enumerate(names):
         volume, label_map = draw_case(
             seed, index, spatial_shape=spatial_shape, spacing_mm=spacing_mm, shape=shape
         )
         write_volume(volume, folder / "imagesTr" / name)
         write_label_map(label_map, folder / "labelsTr" / name)
-    description = folder / "dataset.json"
-    write_json(description, _description(shape, seed, names))
+    write_json(description, content)
     return description
 
 
@@ -136,7 +140,8 @@ def _make_room(folder: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise DataError(
-            f"{folder} is not empty; give another folder, or overwrite=True to replace its cohort"
+            f"{folder} is not empty and holds another cohort or other files; give another folder, "
+            "or --overwrite (overwrite=True) to replace the cohort in it"
         )
     (folder / "dataset.json").unlink(missing_ok=True)
     for part in ("imagesTr", "labelsTr"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -51,11 +52,29 @@ def test_training_notes_which_cases_it_never_saw(run: Path) -> None:
     assert not set(split["train"]) & set(split["test"])
 
 
-def test_training_again_takes_up_the_finished_run(cohort: Path, run: Path) -> None:
+def test_training_again_takes_up_the_finished_run_and_says_what_comes_next(
+    cohort: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (run / "model.safetensors").stat().st_mtime_ns
     choice = ("--test-count", "2")
     assert main(["train", str(cohort), *STRUCTURE, "--out", str(run), *choice, *TINY]) == 0
     assert (run / "model.safetensors").stat().st_mtime_ns == before
+    assert capsys.readouterr().out.splitlines() == [
+        f"horn: model in {run}",
+        "trained on 4 cases; none held out for validation",
+        "2 cases were kept for testing, and no training saw them",
+        f"next: shapeguide predict {run} {cohort} --out predictions",
+    ]
+
+
+def test_training_tells_the_dice_of_the_cases_held_out_for_validation(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", str(cohort), *STRUCTURE, "--out", str(tmp_path / "run"), *TINY]
+    assert main([*arguments, "--guidance", "none", "--validation-cases", "2"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"trained on 4 cases; mean Dice [01]\.\d{3} on 2 more", told)
+    assert "SCAN... --out predictions" in told
 
 
 def test_training_into_the_run_of_other_settings_is_refused(

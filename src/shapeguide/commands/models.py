@@ -1,12 +1,9 @@
-"""Commands that make and use models: train, predict.
-
-The options of `train` that are not about files come from `TrainSettings` itself.
-"""
+"""The command that uses a model: predict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,77 +13,15 @@ import shapeguide as sg
 from shapeguide.commands.arguments import (
     CaseChoice,
     OptionalPath,
-    Structures,
-    parse_structures,
 )
-from shapeguide.commands.options import setting_options, settings_of
 from shapeguide.commands.terminal import tell
 from shapeguide.data.scan_files import list_scans
 from shapeguide.data.splits import read_split
 from shapeguide.errors import ConfigError
-from shapeguide.storage.whole import write_json
-from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.vocabulary import Device, WeightsName
 
 if TYPE_CHECKING:
     from shapeguide.data.case import Case
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Train:
-    """Train what guides and a segmenter; the same command resumes a run that was stopped."""
-
-    dataset: Positional[Path]
-    """A dataset.json, or a folder in a known layout."""
-    out: Path
-    """Run folder: settings, log, model."""
-    structure: Structures = ()
-    """A structure and its label ids, such as hippocampus=1,2."""
-    cases: OmitArgPrefixes[CaseChoice] = field(default_factory=CaseChoice)
-    shape_network: OptionalPath = None
-    """A finished run whose shape network guides this one too."""
-    overwrite: bool = False
-    """Delete what an older run has written into the folder first; all else in it stays."""
-
-    @property
-    def settings(self) -> TrainSettings:
-        """The preset and what the options change of it."""
-        return settings_of(self)
-
-    def run(self) -> int:
-        """Train all stages, and note in the run folder which cases were kept for testing."""
-        settings, structures = self.settings, parse_structures(self.structure)
-        train, test = self.cases.read(self.dataset)
-        if structures:
-            train = train.with_structures(**structures)
-        train.require_structures()
-        # Loading it takes seconds: what is mistyped is refused before.
-        from shapeguide.training.engine.run_folder import SHAPE_FOLDER, SPLIT_FILE
-
-        guide = self.shape_network
-        if guide is not None and (guide / SHAPE_FOLDER).is_dir():
-            guide = guide / SHAPE_FOLDER
-        sg.train(
-            train,
-            out=self.out,
-            settings=settings,
-            shape_network=None if guide is None else sg.load_shape_network(guide),
-            overwrite=self.overwrite,
-        )
-        tell(f"trained on {len(train)} cases; run folder: {self.out}")
-        if test is not None:
-            path = self.out / SPLIT_FILE
-            write_json(path, {"train": [c.id for c in train], "test": [c.id for c in test]})
-            tell(f"{len(test)} cases were kept for testing; use them with --split {path}")
-        return 0
-
-
-def train_command(arguments: Sequence[str]) -> type[_Train]:
-    """The train command with the options of `TrainSettings`."""
-    options = setting_options(arguments)
-    made = make_dataclass("Train", options, bases=(_Train,), frozen=True, kw_only=True)
-    made.__doc__ = _Train.__doc__
-    return made
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.inference.usual import calibrate_restorer
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
+from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import RESTORER_FOLDER
-from shapeguide.models.segmenter import Segmenter
-from shapeguide.models.shape_model import ShapeModel
+from shapeguide.models.segmenter import Segmenter, SegmenterDescription
+from shapeguide.models.shape_model import ShapeModel, load_shape_network
 from shapeguide.storage.lock import locked
+from shapeguide.storage.whole import write_json
 from shapeguide.training.cohort import cohort_of
+from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.run_folder import (
     SHAPE_FOLDER,
+    SPLIT_FILE,
     check_run_folder,
     clear_run_folder,
 )
@@ -31,7 +36,8 @@ def train(
     *,
     out: str | Path,
     settings: TrainSettings | str = "default",
-    shape_network: ShapeModel | None = None,
+    shape_network: ShapeModel | str | Path | None = None,
+    test: Dataset | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Segmenter:
@@ -48,7 +54,10 @@ def train(
         out: Run folder; what guides and what restores have their own folders inside: `shape`,
             `autoencoder`, `restorer`.
         settings: Settings, or the name of a preset; `guidance="none"` gives the plain baseline.
-        shape_network: A trained shape network to use instead of training one.
+        shape_network: A trained shape network to use instead of training one, or the run folder of
+            one.
+        test: Cases that are kept for testing. Nothing is done with them but to note their ids in
+            the run folder, in `split.json`, beside those of the training cases.
         overwrite: Delete what an older run has written into the folder first; all else in it stays.
         progress: Show progress bars.
 
@@ -68,7 +77,40 @@ def train(
     with locked(folder):
         if overwrite:
             clear_run_folder(folder, dataset)
-        return _train_stages(dataset, folder, settings, guide=shape_network, progress=progress)
+        guide = _given_guide(shape_network)
+        segmenter = _train_stages(dataset, folder, settings, guide=guide, progress=progress)
+        if test is not None:
+            ids = {"train": [case.id for case in dataset], "test": [case.id for case in test]}
+            write_json(folder / SPLIT_FILE, ids)
+        return segmenter
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training says of itself."""
+
+    training_cases: int
+    """Without those that were held out for validation."""
+    validation_dice: float | None
+    """Mean of the last validation; None where no case was held out."""
+
+
+def read_outcome(run_dir: Path) -> Outcome:
+    """What the training of a run folder came to.
+
+    Raises:
+        CheckpointError: If it is not finished, or damaged.
+    """
+    described = read_description(SegmenterDescription, run_dir)
+    scores = [row["score"] for row in read_log(run_dir / LOG_FILE) if "score" in row]
+    return Outcome(described.notes["training_cases"], scores[-1] if scores else None)
+
+
+def _given_guide(given: ShapeModel | str | Path | None) -> ShapeModel | None:
+    if given is None or isinstance(given, ShapeModel):
+        return given
+    inner = Path(given) / SHAPE_FOLDER
+    return load_shape_network(inner if inner.is_dir() else given)
 
 
 def _train_stages(

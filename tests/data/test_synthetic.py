@@ -219,7 +219,7 @@ def test_the_same_cohort_is_not_written_again(tmp_path: Path) -> None:
     assert image.stat().st_mtime_ns == before
     for other in ({"count": 3}, {"count": 2, "seed": 1}, {"count": 2, "spacing_mm": (2, 2, 2)}):
         with pytest.raises(DataError, match="holds another cohort"):
-            write_cohort(tmp_path, **other)  # type: ignore[arg-type]
+            write_cohort(tmp_path, **other)
 
 
 def test_overwrite_replaces_the_cohort_and_leaves_other_files(tmp_path: Path) -> None:

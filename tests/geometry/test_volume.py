@@ -22,6 +22,18 @@ def test_label_map_gives_masks_and_class_indices_of_its_structures() -> None:
     assert labels.class_indices().dtype == np.uint8
 
 
+@pytest.mark.parametrize("largest", [9, 65535, 65536, 2**31 - 1])
+def test_class_indices_and_counts_are_the_same_however_large_the_ids_are(largest: int) -> None:
+    labels = LabelMap(np.array([[[1, 7, largest, 3]]]), GRID, (*PARTS, Structure("x", (largest,))))
+    assert labels.class_indices().tolist() == [[[1, 2, 3, 1]]]
+    assert labels.voxels_of_ids() == {1: 1, 3: 1, 7: 1, largest: 1}
+
+
+def test_voxels_are_counted_by_label_id() -> None:
+    labels = LabelMap(np.array([[[0, 7, 0, 7]], [[0, 1, 7, 0]]]), Grid((2, 1, 4), np.eye(4)))
+    assert labels.voxels_of_ids() == {0: 4, 1: 1, 7: 3}
+
+
 def test_unknown_structure_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'body'.*head, tail"):
         LabelMap(np.zeros((1, 1, 4), dtype=int), GRID, PARTS).mask("body")

@@ -275,6 +275,16 @@ def test_folder_of_scans_is_taken_whole(tmp_path: Path) -> None:
     assert len(report.written) == 2
 
 
+def test_scans_of_an_nnunet_folder_give_label_maps_named_like_its_own(tmp_path: Path) -> None:
+    (images := tmp_path / "imagesTr").mkdir()
+    for case_id in ("a", "b"):
+        scan = write_scan(images / f"{case_id}_0000.nii.gz")
+    out = tmp_path / "out"
+    predict_files(segmenter(), [images], out_dir=out, progress=False)
+    assert sorted(path.name for path in out.glob("*.nii.gz")) == ["a.nii.gz", "b.nii.gz"]
+    assert predict_files(segmenter(), [scan], out_dir=out, progress=False).kept
+
+
 def test_two_scans_for_one_output_and_a_scan_over_itself_are_refused(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()

@@ -22,7 +22,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,9 @@ SECONDS_TO_SAVE = 60
 """How long a stopped study waits for the cells that run to save what they have."""
 SECONDS_TO_CONNECT = 10
 DASHBOARD = "127.0.0.1:8787"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+NANNY = logging.getLogger("distributed.nanny")
+"""Tells that a worker died and is replaced."""
 GPU = "GPU"
 """Name of the Dask resource that a cell on a GPU asks for."""
 
@@ -255,24 +258,29 @@ def _client(workers: Workers, count: int) -> Iterator[Client]:
         # The loader of a training has processes of its own, which those of a daemon may not have.
         "distributed.worker.daemon": False,
     }
-    with (
-        config.set(settings),
-        LocalCluster(
-            n_workers=jobs,
-            threads_per_worker=1,
-            dashboard_address=DASHBOARD,
-            # No limit to the memory of a worker: the cells of one study need unequal shares.
-            memory_limit=None,
-            resources={GPU: 1} if share.gpus else None,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(config.set(settings))
+        stack.callback(_set_level, NANNY, NANNY.level)
+        cluster = stack.enter_context(
+            LocalCluster(
+                n_workers=jobs,
+                threads_per_worker=1,
+                dashboard_address=DASHBOARD,
+                # No limit to the memory of a worker: the cells of one study need unequal shares.
+                memory_limit=None,
+                resources={GPU: 1} if share.gpus else None,
+            )
+        )
+        client = stack.enter_context(Client(cluster))
+        # Everything is done when the workers end; some are slow to, and that is no news.
+        stack.callback(_set_level, NANNY, logging.ERROR)
         client.register_plugin(_begin(share))
         _tell_dashboard(client)
         yield client
 
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+def _set_level(log: logging.Logger, level: int) -> None:
+    log.setLevel(level)
 
 
 @contextmanager

@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from shapeguide.cells import stop_request
+
 
 @contextmanager
 def stop_requests(tell: Callable[[], None]) -> Iterator[threading.Event]:
     """Turn Ctrl-C and SIGTERM into an event; a second one interrupts at once.
 
-    In another thread than the main one, where signals cannot be caught, the event never comes.
+    In a thread of a worker, where signals cannot be caught, the event is that of its cell, which
+    whoever handed it out asks to save and end.
 
     Args:
         tell: Called at the first request, to say what will happen.
     """
-    stop = threading.Event()
+    stop = stop_request()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

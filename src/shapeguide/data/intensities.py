@@ -14,6 +14,7 @@ BACKGROUND_SHARE = 0.01
 CLIP_PERCENTILES = (0.5, 99.5)
 LARGEST_EXPONENT = 126
 """Powers of two up to this one, and their inverses, are float32 numbers of full precision."""
+WAY_OUT = "export it again, or leave the case out"
 SMALLEST_DEVIATION = float(np.finfo(np.float32).tiny)
 
 
@@ -50,10 +51,13 @@ def normalise_intensities(data: NDArray[np.float32], method: Normalisation) -> N
             "the image holds voxels that are NaN or infinite; set them, for instance with "
             "numpy.nan_to_num"
         )
+    if lowest == highest:
+        raise DataError(f"the image is constant: every voxel is {lowest:g}; {WAY_OUT}")
     # A power of two changes no digit, and what follows neither overflows nor vanishes.
     exponent = frexp(max(-lowest, highest))[1]
     exponent = min(max(exponent, -LARGEST_EXPONENT), LARGEST_EXPONENT)
-    values: NDArray[np.float32] = data.astype(np.float32) * np.float32(2.0**-exponent)
+    values: NDArray[np.float32] = data.astype(np.float32)
+    values *= np.float32(2.0**-exponent)
     chosen: NDArray[np.float32] = values.ravel()
     if method == "foreground":
         foreground = foreground_mask(values)
@@ -63,11 +67,8 @@ def normalise_intensities(data: NDArray[np.float32], method: Normalisation) -> N
     # float64 sums: a mean over millions of float32 values loses digits.
     mean = chosen.mean(dtype=np.float64)
     deviation = chosen.std(dtype=np.float64)
-    if not _varies(chosen) or deviation < SMALLEST_DEVIATION:
-        found = (
-            f"every voxel is {lowest:g}" if lowest == highest else "its foreground hardly varies"
-        )
-        raise DataError(f"the image is constant: {found}; export it again, or leave the case out")
+    if deviation < SMALLEST_DEVIATION:
+        raise DataError(f"the image is constant: its foreground hardly varies; {WAY_OUT}")
     values -= np.float32(mean)
     values /= np.float32(deviation)
     return values

@@ -152,7 +152,8 @@ def _read_voxels(voxels: StoredVoxels, convert: Converter) -> NDArray[Any]:
             f"{claim} and more than {LARGEST_REST_BYTES} bytes follow the last of them: several "
             "volumes, or a wrong header; store one volume per file, or export it again"
         )
-    values = np.concatenate(runs) if len(runs) > 1 else runs[0]
+    values = runs.pop() if len(runs) == 1 else np.concatenate(runs)
+    runs.clear()  # of a large scan, two copies are enough
     return np.ascontiguousarray(values.reshape(voxels.spatial_shape, order="F"))
 
 

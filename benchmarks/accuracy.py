@@ -29,7 +29,8 @@ from shapeguide.inference.prediction_files import PredictionOptions, predict_fil
 from shapeguide.metrics.summary import compare
 from shapeguide.metrics.summary_text import comparison_rows
 from shapeguide.models.restorer_model import RESTORER_FOLDER
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.workflows.evaluation import evaluate
 
 BRAIN_MM = (160, 192, 144)

@@ -34,7 +34,7 @@ from shapeguide.losses import ShapeLoss
 from shapeguide.models.segmenter import Segmenter, build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.fabric import start_fabric
-from shapeguide.training.settings.groups import preset
+from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages.segmentation_batches import LabelledImages
 from shapeguide.training.stages.segmentation_step import SegmentationStep
 from shapeguide.training.stages.variation import draw_warps

@@ -30,7 +30,8 @@ from shapeguide.losses import LossTerms, ShapeLoss
 from shapeguide.models.segmenter import build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.fabric import start_fabric
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages.segmentation_batches import LabelledImages, SegmentationBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from shapeguide.models.segmenter import load_segmenter
     from shapeguide.models.shape_model import load_shape_network
     from shapeguide.studies.demo import demo
-    from shapeguide.training.settings.groups import TrainSettings, preset
+    from shapeguide.training.settings.groups import TrainSettings
+    from shapeguide.training.settings.presets import preset
     from shapeguide.training.stages.autoencoder import train_autoencoder
     from shapeguide.training.stages.restorer import train_restorer
     from shapeguide.training.stages.segmentation import train_segmenter
@@ -94,7 +95,8 @@ _HOMES = {
     "models.segmenter": ("load_segmenter",),
     "models.shape_model": ("load_shape_network",),
     "training.stages.autoencoder": ("train_autoencoder",),
-    "training.settings.groups": ("TrainSettings", "preset"),
+    "training.settings.groups": ("TrainSettings",),
+    "training.settings.presets": ("preset",),
     "training.stages.restorer": ("train_restorer",),
     "training.stages.segmentation": ("train_segmenter",),
     "training.stages.shape": ("train_shape",),

@@ -10,7 +10,8 @@ import pytest
 from shapeguide import commands
 from shapeguide.commands.arguments import CaseChoice, parse_structures
 from shapeguide.errors import ConfigError
-from shapeguide.training.settings.groups import PRESETS, TrainSettings
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import PRESETS
 
 
 def parsed_train(*arguments: str) -> Any:

@@ -23,7 +23,8 @@ import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ShapeguideError
 from shapeguide.training.engine.loop import TrainingFailed
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 
 ROUNDS = int(os.environ.get("SHAPEGUIDE_FUZZ_ROUNDS", "100"))
 SEED = int(os.environ.get("SHAPEGUIDE_FUZZ_SEED", "0"))

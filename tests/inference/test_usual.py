@@ -28,7 +28,7 @@ from shapeguide.models.restorer_model import (
     disagreement,
 )
 from shapeguide.models.segmenter import Segmenter
-from shapeguide.training.settings.groups import preset
+from shapeguide.training.settings.presets import preset
 
 CASES = 12
 

@@ -32,7 +32,8 @@ from shapeguide.models.segmenter import (
 from shapeguide.models.unet import UNet3d
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
-from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings, preset
+from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.vocabulary import SEGMENTER_NAMES, SegmenterName
 
 NAMES = tuple(SEGMENTERS)

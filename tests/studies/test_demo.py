@@ -79,8 +79,8 @@ def test_both_segmenters_start_alike_and_train_for_equally_many_iterations(finis
     )
     assert plain["iteration"].max() == guided["iteration"].max() == 14
     assert plain["dice"].iloc[0] == guided["dice"].iloc[0]
-    assert "shape" in guided
-    assert "shape" not in plain
+    assert "guide" in guided
+    assert "guide" not in plain
 
 
 def test_a_finished_demo_is_read_and_not_done_again(finished: Path, tiny: TrainSettings) -> None:

@@ -21,7 +21,8 @@ import shapeguide as sg
 from shapeguide.cells import Workers
 from shapeguide.studies.separation.design import SeparationDesign
 from shapeguide.studies.separation.study import SeparationResult, study_separation
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 
 DESIGN = SeparationDesign(objectives=("pairwise",), poses=("grid",), seeds=(0, 1), pairs=4)
 ITERATIONS = 60

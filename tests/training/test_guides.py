@@ -26,7 +26,8 @@ from shapeguide.training.engine.checkpoint import read_tensors
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.run_folder import BRANCH_FILE
 from shapeguide.training.guides import WITHOUT_MODEL
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages import autoencoder_step
 from shapeguide.training.stages import stage as one_path
 from shapeguide.training.stages.autoencoder_step import disturbed, measure_reconstruction
@@ -86,7 +87,7 @@ def test_guidance_sets_in_after_the_dice_iterations_and_is_logged(
     assert same(guided, plain)
     assert not same(weights(runs / guidance), weights(runs / "none"))
     watched = {"acnn": {"acnn_code"}, "srn": {"srn_reconstruction", "srn_code"}}
-    assert {"dice", "shape", *watched.get(guidance, {guidance})} <= set(
+    assert {"dice", "guide", *watched.get(guidance, {guidance})} <= set(
         read_log(runs / guidance / LOG_FILE)[-1]
     )
     assert json.loads((runs / guidance / MODEL_FILE).read_text())["notes"]["guidance"] == guidance
@@ -373,7 +374,7 @@ def step_of(guidance: str, **changes: Any) -> SegmentationStep:
         shape_loss=settings.shape_loss.changed(ramp_iterations=4, **changes),
         segmentation=settings.segmentation.changed(dice_iterations=10),
     )
-    guide = WITHOUT_MODEL.get(guidance)
+    guide = WITHOUT_MODEL.get(type(settings.guide))
     loss = guide(spacing_mm=(1.0, 1.0, 1.0)) if guide else None
     return SegmentationStep(torch.nn.Identity(), (1.0, 1.0, 1.0), settings, loss)
 
@@ -383,18 +384,22 @@ def step_of(guidance: str, **changes: Any) -> SegmentationStep:
     [("shape", 0.4), ("acnn", 0.02), ("srn", 1.0), ("boundary", 0.5), ("hausdorff", 0.6)],
 )
 def test_each_guide_has_its_weight_and_all_the_same_ramp(guidance: str, full: float) -> None:
-    weights = {
-        "alpha": 0.4,
-        "acnn_weight": 0.02,
-        "boundary_weight": 0.5,
-        "hausdorff_weight": 0.6,
-    }
-    step = step_of(guidance, balance="none", **weights)
-    assert step.weight(10) == pytest.approx(full / 4)
-    assert step.weight(13) == step.weight(99) == full
-    assert step_of(guidance, balance="gradient_all", **weights).weight(99) == 0.4
-    of_shape_only = step_of(guidance, balance="gradient", **weights).weight(99)
-    assert of_shape_only == (0.4 if guidance == "shape" else full)
+    quick = tiny(guidance)
+
+    def weight(balance: str, guided: int) -> float:
+        shape_loss = quick.shape_loss.changed(alpha=0.4, ramp_iterations=4, balance=balance)
+        settings = quick.changed(
+            shape_loss=shape_loss,
+            acnn=quick.acnn.changed(weight=0.02),
+            boundary=quick.boundary.changed(weight=0.5),
+            hausdorff=quick.hausdorff.changed(weight=0.6),
+        )
+        return settings.guide_weight(guided)
+
+    assert weight("none", 1) == pytest.approx(full / 4)
+    assert weight("none", 4) == weight("none", 90) == full
+    assert weight("gradient_all", 90) == 0.4
+    assert weight("gradient", 90) == (0.4 if guidance == "shape" else full)
 
 
 def test_balanced_guide_has_alpha_times_the_gradient_of_dice_and_cross_entropy() -> None:
@@ -409,7 +414,7 @@ def test_balanced_guide_has_alpha_times_the_gradient_of_dice_and_cross_entropy()
         (gradients[iteration],) = torch.autograd.grad(terms.total, logits)
     added = gradients[99] - gradients[9]
     assert added.norm().item() == pytest.approx(0.25 * gradients[9].norm().item(), rel=1e-4)
-    assert {"hausdorff", "guidance_scale", "shape"} <= set(terms.watched())
+    assert {"hausdorff", "guidance_scale", "guide"} <= set(terms.watched())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -20,13 +20,13 @@ from shapeguide.commands.arguments import CaseChoice
 from shapeguide.errors import ConfigError
 from shapeguide.training.settings.base import Settings
 from shapeguide.training.settings.groups import (
-    PRESETS,
     DataSettings,
-    GuidanceSettings,
     MachineSettings,
     SegmentationSettings,
     TrainSettings,
 )
+from shapeguide.training.settings.guidance import ShapeGuidance
+from shapeguide.training.settings.presets import PRESETS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -39,7 +39,7 @@ SHORT_GROUPS = ("data", "shape_loss", "segmentation", "machine")
 USUAL: dict[type, tuple[str, ...]] = {
     CaseChoice: ("split", "fold", "test_count"),
     DataSettings: ("spacing_mm", "spatial_shape"),
-    GuidanceSettings: ("alpha",),
+    ShapeGuidance: ("alpha",),
     SegmentationSettings: (
         "segmenter",
         "dice_iterations",

@@ -21,7 +21,8 @@ from shapeguide.errors import ConfigError
 from shapeguide.studies.separation.design import OBJECTIVES, SeparationDesign
 from shapeguide.studies.systems.design import REGIMES, WEIGHTS, SystemsDesign
 from shapeguide.studies.systems.systems import SYSTEMS, GuidanceFactors, systems_named
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.vocabulary import CORRUPTIONS, POSES, SEVERITIES, Balance, CapForm, WeightsName
 
 if TYPE_CHECKING:

@@ -40,15 +40,15 @@ class LossTerms:
     dice: Tensor
     cross_entropy: Tensor | None = None
     """Already weighted."""
-    shape: Tensor | None = None
-    """The term of the guide, whichever guides; already weighted."""
+    guide: Tensor | None = None
+    """The term of what guides; already weighted."""
     figures: Mapping[str, Tensor] = field(default_factory=dict)
     """What is watched beside them, by name; not part of the sum."""
 
     @property
     def total(self) -> Tensor:
         """The sum to minimise."""
-        terms = [self.dice, self.cross_entropy, self.shape]
+        terms = [self.dice, self.cross_entropy, self.guide]
         return torch.stack([term for term in terms if term is not None]).sum()
 
     def watched(self) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ class LossTerms:
         named = {
             "dice": self.dice,
             "cross_entropy": self.cross_entropy,
-            "shape": self.shape,
+            "guide": self.guide,
             **self.figures,
         }
         return {name: value.detach() for name, value in named.items() if value is not None}

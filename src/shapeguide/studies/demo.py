@@ -27,7 +27,8 @@ from shapeguide.report.words import headline, records, shown
 from shapeguide.storage.whole import written_whole
 from shapeguide.studies.demo_folder import Clock, DemoCohort, DemoFiles, claim_demo
 from shapeguide.studies.demo_report import MAIN_METRICS, DemoScores, write_report
-from shapeguide.training.settings.groups import TrainSettings, preset, resolve
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset, resolve
 from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.segmentation import train_segmenter
 from shapeguide.training.stages.shape import train_shape

@@ -40,7 +40,7 @@ METHODS = ("plain", "guided")
 LOSS_TERMS = {
     "dice": "Dice loss",
     "cross_entropy": "cross-entropy (weighted)",
-    "shape": "shape loss (weighted)",
+    "guide": "shape loss (weighted)",
     "shape_distance": "shape distance to the reference",
     "score": "Dice on validation cases",
 }

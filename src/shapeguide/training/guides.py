@@ -20,17 +20,18 @@ from shapeguide.models.autoencoder_model import AutoencoderModel
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.training.cohort import Cohort
 from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.guidance import BoundaryGuidance, HausdorffGuidance, SrnGuidance
 
 logger = logging.getLogger(__name__)
 
 
 Guide: TypeAlias = ShapeModel | AutoencoderModel
 """What is trained first and then guides."""
-WITHOUT_MODEL: dict[str, Callable[..., GuideLoss]] = {
-    "boundary": BoundaryLoss,
-    "hausdorff": HausdorffLoss,
+WITHOUT_MODEL: dict[type, Callable[..., GuideLoss]] = {
+    BoundaryGuidance: BoundaryLoss,
+    HausdorffGuidance: HausdorffLoss,
 }
-"""Guidance that needs no trained model; each takes the spacing."""
+"""Losses that need no trained model, by the settings that ask for them; each takes the spacing."""
 
 
 def guided_by(guide: Guide | None, settings: TrainSettings) -> TrainSettings:
@@ -41,7 +42,8 @@ def guided_by(guide: Guide | None, settings: TrainSettings) -> TrainSettings:
     """
     if guide is not None:
         return settings.changed(guidance=_kind(guide))
-    return settings if settings.guidance in WITHOUT_MODEL else settings.changed(guidance="none")
+    needs_none = type(settings.guide) in WITHOUT_MODEL
+    return settings if needs_none else settings.changed(guidance="none")
 
 
 def guide_loss(guide: Guide | None, cohort: Cohort, settings: TrainSettings) -> GuideLoss | None:
@@ -51,7 +53,7 @@ def guide_loss(guide: Guide | None, cohort: Cohort, settings: TrainSettings) -> 
         ConfigError: If the guide has other structures, another space, or is collapsed.
     """
     if guide is None:
-        loss = WITHOUT_MODEL.get(settings.guidance)
+        loss = WITHOUT_MODEL.get(type(settings.guide))
         return None if loss is None else loss(spacing_mm=cohort.space.spacing_mm)
     if guide.structures != cohort.structures:
         name = "shape network" if isinstance(guide, ShapeModel) else f"{_kind(guide)} autoencoder"
@@ -83,13 +85,14 @@ def _autoencoder_loss(
             model.flavour,
             ", ".join(model.failed),
         )
-    if model.flavour == "acnn":
-        return AcnnLoss(model.network)
-    return SrnLoss(
-        model.network,
-        reconstruction_weight=settings.shape_loss.srn_reconstruction_weight,
-        code_weight=settings.shape_loss.srn_code_weight,
-    )
+    chosen = settings.guide
+    if isinstance(chosen, SrnGuidance):
+        return SrnLoss(
+            model.network,
+            reconstruction_weight=chosen.reconstruction_weight,
+            code_weight=chosen.code_weight,
+        )
+    return AcnnLoss(model.network)
 
 
 def _shape_loss(model: ShapeModel, cohort: Cohort, settings: TrainSettings) -> ShapeLoss:

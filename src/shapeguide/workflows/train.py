@@ -24,7 +24,9 @@ from shapeguide.training.engine.run_folder import (
     clear_run_folder,
 )
 from shapeguide.training.guides import Guide
-from shapeguide.training.settings.groups import TrainSettings, resolve
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.guidance import AcnnGuidance, ShapeGuidance, SrnGuidance
+from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.autoencoder import train_autoencoder
 from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.segmentation import train_segmenter
@@ -68,7 +70,7 @@ def train(
         DataError: If a case cannot be used.
     """
     folder, settings = Path(out), resolve(settings)
-    if shape_network is not None and settings.guidance != "shape":
+    if shape_network is not None and not isinstance(settings.guide, ShapeGuidance):
         raise ConfigError(
             f"a shape network was given together with guidance {settings.guidance!r}; leave out "
             "one of them"
@@ -123,15 +125,16 @@ def _train_stages(
 ) -> Segmenter:
     """All stages in their order, each in its folder, on the same prepared cases."""
     cohort = cohort_of(dataset, settings)
-    if settings.guidance == "shape" and guide is None:
+    by_shape = isinstance(settings.guide, ShapeGuidance)
+    if by_shape and guide is None:
         guide = train_shape(
             cohort, run_dir=folder / SHAPE_FOLDER, settings=settings, progress=progress
         )
-    elif settings.guidance in ("acnn", "srn"):
+    elif isinstance(settings.guide, AcnnGuidance | SrnGuidance):
         guide = train_autoencoder(
             cohort, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
         )
-    restores = settings.guidance == "shape" and settings.restorer.iterations > 0
+    restores = by_shape and settings.restorer.iterations > 0
     if restores:
         train_restorer(
             cohort, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress

@@ -19,7 +19,8 @@ from shapeguide.studies.separation.measure import Measured
 from shapeguide.studies.separation.study import SeparationResult, study_separation
 from shapeguide.studies.separation.tables import published_of
 from shapeguide.studies.text import separation_rows
-from shapeguide.training.settings.groups import PRESETS, TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import PRESETS, preset
 
 COLUMNS = [
     *("dataset", "structure", "objective", "pose"),

@@ -22,7 +22,8 @@ from shapeguide.studies.systems.figures import (
 )
 from shapeguide.studies.systems.systems import SYSTEMS, GuidanceFactors, System, systems_named
 from shapeguide.studies.text import cell_rows, effect_rows, summary_rows
-from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings, preset
+from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
+from shapeguide.training.settings.presets import preset
 
 Score = tuple[float, float]
 """Dice and Hausdorff distance."""
@@ -296,10 +297,8 @@ def test_a_rival_can_be_held_to_the_gradient_of_shape() -> None:
     (balanced,) = systems_named(["acnn_balanced"])
     assert (balanced.guidance, balanced.guide, balanced.branches) == ("acnn", "acnn", True)
     found = balanced.settings(preset("quick"), 0)
-    assert found.shape_loss.is_balanced("acnn")
-    assert (
-        not systems_named(["acnn"])[0].settings(preset("quick"), 0).shape_loss.is_balanced("acnn")
-    )
+    assert found.is_balanced
+    assert not systems_named(["acnn"])[0].settings(preset("quick"), 0).is_balanced
 
 
 def test_unknown_systems_are_named_beside_the_known() -> None:

@@ -28,7 +28,8 @@ from shapeguide.studies.systems.training import (
     restorer_key,
     restorers,
 )
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 
 DESIGN = SystemsDesign(
     systems=systems_named(["plain"]),

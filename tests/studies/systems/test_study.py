@@ -25,7 +25,8 @@ from shapeguide.studies.systems.study import SystemsResult, study_systems
 from shapeguide.studies.systems.systems import GuidanceFactors, System, systems_named
 from shapeguide.studies.systems.training import training_cases
 from shapeguide.training.engine.log import read_log
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 
 DICE_ITERATIONS = 10
 CASES = 7

@@ -18,7 +18,7 @@ SCRIPT = """
 import resource, sys
 import torch
 import shapeguide as sg
-from shapeguide.training.settings.groups import preset
+from shapeguide.training.settings.presets import preset
 
 description, out, limit = sys.argv[1:]
 torch.set_num_threads(1)

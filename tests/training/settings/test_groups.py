@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from shapeguide.errors import ConfigError
-from shapeguide.training.settings.groups import PRESETS, TrainSettings, build, preset, resolve
+from shapeguide.training.settings.base import build
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import PRESETS, preset, resolve
 
 
 def test_paper_preset_is_the_published_schedule() -> None:

@@ -11,7 +11,8 @@ from shapeguide.errors import ConfigError
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.seeds import generator_for
-from shapeguide.training.settings.groups import PRESETS, ShapeSettings
+from shapeguide.training.settings.groups import ShapeSettings
+from shapeguide.training.settings.presets import PRESETS
 from shapeguide.training.shape import MaskBank
 from shapeguide.training.shape.objectives import (
     ShapeTerms,

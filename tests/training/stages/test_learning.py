@@ -13,7 +13,8 @@ import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.metrics.overlap import dice
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 
 SPACING_MM = (2.0, 2.0, 2.5)
 SHAPE = (18, 16, 14)

@@ -21,7 +21,8 @@ from shapeguide.metrics.overlap import dice
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.training.engine.log import LOG_FILE, read_log
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages import restorer as restorer_stage
 from shapeguide.training.stages.classes import with_background
 from shapeguide.training.stages.restorer_step import restorer_terms

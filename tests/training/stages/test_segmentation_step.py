@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.losses import ShapeLoss, dice_loss
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages.segmentation_batches import LabelledImages
 from shapeguide.training.stages.segmentation_step import SegmentationStep
 from shapeguide.training.stages.variation import draw_warps
@@ -112,17 +113,17 @@ def test_above_the_cap_of_the_paper_the_step_follows_dice_alone() -> None:
 
 def test_a_balanced_step_gives_the_guide_its_share_of_the_gradient_of_the_base() -> None:
     settings = preset("default")
-    assert settings.shape_loss.is_balanced("shape")
+    assert settings.is_balanced
     torch.manual_seed(0)
     loss = ShapeLoss(ShapeNetwork(STRUCTURES, channels=(4,), pose="grid"), spacing_mm=SPACING_MM)
     segmenter = Fixed(torch.randn((1, 3, 8, 8, 8), generator=torch.Generator().manual_seed(1)))
     step = SegmentationStep(segmenter, SPACING_MM, settings, loss)
     terms = step(unvaried(two_blocks()), 10**6)
     base = terms.dice if terms.cross_entropy is None else terms.dice + terms.cross_entropy
-    assert terms.shape is not None
+    assert terms.guide is not None
     of_base, of_guide = (
         torch.autograd.grad(term, segmenter.logits, retain_graph=True)[0].norm()
-        for term in (base, terms.shape)
+        for term in (base, terms.guide)
     )
     share = settings.shape_loss.alpha
     assert (of_guide / of_base).item() == pytest.approx(share, rel=1e-3)

@@ -10,7 +10,8 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.training.cohort import hold_out
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE, read_tensors
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.training.shape.recipes import ShapeLearner
 
 WEIGHTS = "model.safetensors"

@@ -13,10 +13,10 @@ from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.run_folder import BRANCH_FILE, RUN_FILE, clear_run_folder
-from shapeguide.training.settings.groups import TrainSettings, preset
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages.case_order import CaseOrder
 from shapeguide.training.stages.classes import one_hot
-from shapeguide.training.stages.segmentation_step import SegmentationStep
 
 
 @pytest.fixture(scope="module")
@@ -290,8 +290,7 @@ def test_alpha_rises_along_its_ramp() -> None:
         shape_loss=settings.shape_loss.changed(alpha=0.4, ramp_iterations=4),
         segmentation=settings.segmentation.changed(dice_iterations=10, guided_iterations=8),
     )
-    step = SegmentationStep(torch.nn.Identity(), (1.0, 1.0, 1.0), settings)
-    assert [round(step.weight(n), 3) for n in (10, 11, 13, 17)] == [0.1, 0.2, 0.4, 0.4]
+    assert [round(settings.guide_weight(n), 3) for n in (1, 2, 4, 8)] == [0.1, 0.2, 0.4, 0.4]
 
 
 def test_every_case_comes_once_in_each_round() -> None:

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from shapeguide import vocabulary
 from shapeguide.errors import ConfigError
-from shapeguide.training.settings.groups import PRESETS, TrainSettings
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import PRESETS
 from shapeguide.vocabulary import POSES
 
 AS_PRINTED = "pairwise_as_printed"

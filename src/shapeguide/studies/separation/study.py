@@ -38,7 +38,8 @@ from shapeguide.studies.study import (
     run_study,
     with_absolute_paths,
 )
-from shapeguide.training.settings.groups import TrainSettings, resolve
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import resolve
 
 KIND = FolderKind(
     "study of separation",

@@ -19,7 +19,8 @@ from shapeguide.studies.systems.design import SystemsDesign
 from shapeguide.studies.systems.figures import write_effects_figures
 from shapeguide.studies.systems.study import SystemsResult, study_systems
 from shapeguide.studies.systems.systems import PLAIN, GuidanceFactors
-from shapeguide.training.settings.groups import TrainSettings, resolve
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import resolve
 
 
 @dataclass(frozen=True, eq=False)

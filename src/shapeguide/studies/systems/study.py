@@ -43,7 +43,8 @@ from shapeguide.studies.systems.training import (
     unguided_of,
 )
 from shapeguide.training.cohort import hold_out
-from shapeguide.training.settings.groups import TrainSettings, resolve
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import resolve
 
 KIND = FolderKind(
     "study of systems",

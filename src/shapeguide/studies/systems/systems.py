@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from shapeguide.errors import ConfigError
 from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
+from shapeguide.training.settings.guidance import GUIDANCE_SETTINGS
 from shapeguide.vocabulary import (
     GUIDANCE,
     SEGMENTER_NAMES,
@@ -30,8 +31,6 @@ TRAINED_GUIDES = ("shape", "acnn", "srn")
 """Guidance by a network that is trained first."""
 GUIDE_SETTINGS = ("shape", "autoencoder")
 """Groups of settings that decide on such a network."""
-SHARED_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
-"""Settings that the Dice iterations do not depend on."""
 
 AS_SET = 1.0
 """The start that the settings have."""
@@ -66,7 +65,7 @@ class System:
     @property
     def branches(self) -> bool:
         """Whether its Dice iterations are those of the unguided segmenter."""
-        return self.name != self.unguided and set(self.changes) <= set(SHARED_SETTINGS)
+        return self.name != self.unguided and set(self.changes) <= set(GUIDANCE_SETTINGS)
 
     def settings(self, base: TrainSettings, seed: int) -> TrainSettings:
         """The settings of its segmenter.

@@ -21,6 +21,7 @@ from shapeguide.storage.whole import written_whole
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.engine.log import LOG_FILE, TENSORBOARD_FOLDER
 from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.guidance import GUIDANCE_SETTINGS, GUIDE_GROUPS
 
 RUN_FILE = "run.json"
 SHAPE_FOLDER = "shape"
@@ -51,12 +52,10 @@ RUN = replace(
     },
 )
 """What a whole training writes: that of the segmenter, and inside it those of other stages."""
-GUIDANCE_SETTINGS = ("guidance", "shape", "autoencoder", "restorer", "shape_loss")
-"""Settings that the iterations before the guidance do not depend on."""
 UNUSED_SETTINGS: dict[str, tuple[str, ...]] = {
-    "shape": ("guidance", "autoencoder", "restorer", "shape_loss"),
-    "autoencoder": ("shape", "restorer", "shape_loss"),
-    "restorer": ("guidance", "shape", "autoencoder", "shape_loss"),
+    "shape": ("guidance", "autoencoder", "restorer", *GUIDE_GROUPS.values()),
+    "autoencoder": ("shape", "restorer", *GUIDE_GROUPS.values()),
+    "restorer": ("guidance", "shape", "autoencoder", *GUIDE_GROUPS.values()),
     "segmentation": ("restorer",),
 }
 """Settings that a stage does not depend on, by its name; between two starts they may change."""

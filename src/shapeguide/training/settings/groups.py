@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from shapeguide.errors import ConfigError
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.settings.base import (
     Count,
@@ -17,12 +16,18 @@ from shapeguide.training.settings.base import (
     NotNegative,
     Positive,
     Settings,
-    build,
+)
+from shapeguide.training.settings.guidance import (
+    GUIDE_GROUPS,
+    AcnnGuidance,
+    BoundaryGuidance,
+    GuideSettings,
+    HausdorffGuidance,
+    ShapeGuidance,
+    SrnGuidance,
 )
 from shapeguide.vocabulary import (
     USUAL_SHARE,
-    Balance,
-    CapForm,
     Centre,
     Decay,
     Device,
@@ -34,10 +39,7 @@ from shapeguide.vocabulary import (
     Precision,
     PresetName,
     SegmenterName,
-    ShapeDistance,
 )
-
-__all__ = ["PRESETS", "TrainSettings", "build", "preset", "resolve"]
 
 
 class DataSettings(Settings):
@@ -131,45 +133,6 @@ class RestorerSettings(Settings):
     reach this somewhere in it, so that edges stay as the segmenter saw them."""
 
 
-class GuidanceSettings(Settings):
-    """How the shape loss, or the loss of a rival, enters the segmentation stage."""
-
-    alpha: NotNegative = 0.3
-    """Weight of the shape loss; with balanced gradients, the size of its gradient."""
-    ramp_iterations: CountOrZero = 0
-    """Iterations over which the weight grows linearly from 0 to alpha."""
-    cap: Positive = 1.0
-    """Largest shape loss; in units of two people's distance unless `distance` is raw."""
-    cap_form: CapForm = "smooth"
-    """`hard` as published: min(distance, cap), no gradient above; `smooth` never loses it."""
-    distance: ShapeDistance = "calibrated"
-    """`raw` as published: the norm of the signatures' difference as it comes."""
-    balance: Balance = "gradient"
-    """`gradient`: alpha is the norm of the shape loss's gradient over that of Dice and
-    cross-entropy, so it means the same for every structure, spacing and number of cases;
-    `gradient_all`: of every guide's, instead of its published weight."""
-    acnn_weight: NotNegative = 0.01
-    """Weight of the distance of codes with `acnn` guidance, as published."""
-    srn_reconstruction_weight: NotNegative = 0.5
-    """Weight of the reconstruction term with `srn` guidance, as published."""
-    srn_code_weight: NotNegative = 0.5
-    """Weight of the code term with `srn` guidance, as published."""
-    # The authors of both losses raise or adapt the weight during training. Ours are where the
-    # gradient is about that of Dice at the end of the Dice iterations (hippocampus crops).
-    boundary_weight: NotNegative = 5.0
-    """Weight of the boundary loss, in mm, with `boundary` guidance."""
-    hausdorff_weight: NotNegative = 2.5
-    """Weight of the Hausdorff distance-transform loss, in mm2, with `hausdorff` guidance."""
-    accept_collapsed: bool = False
-    """Guide with a shape network that failed the check for collapse."""
-
-    def is_balanced(self, guidance: str) -> bool:
-        """Whether the gradient of a guide of that name is scaled to its share."""
-        return self.balance == "gradient_all" or (
-            self.balance == "gradient" and guidance == "shape"
-        )
-
-
 class SegmentationSettings(Settings):
     """The segmentation stage: the network that segments, and how it is trained."""
 
@@ -246,75 +209,33 @@ class TrainSettings(Settings):
     shape: ShapeSettings = ShapeSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     restorer: RestorerSettings = RestorerSettings()
-    shape_loss: GuidanceSettings = GuidanceSettings()
+    shape_loss: ShapeGuidance = ShapeGuidance()
+    acnn: AcnnGuidance = AcnnGuidance()
+    srn: SrnGuidance = SrnGuidance()
+    boundary: BoundaryGuidance = BoundaryGuidance()
+    hausdorff: HausdorffGuidance = HausdorffGuidance()
     segmentation: SegmentationSettings = SegmentationSettings()
     machine: MachineSettings = MachineSettings()
 
+    @property
+    def guide(self) -> GuideSettings | None:
+        """The settings of what guides, whose type says what that is; None when nothing does."""
+        group = GUIDE_GROUPS.get(self.guidance)
+        found: GuideSettings | None = None if group is None else getattr(self, group)
+        return found
 
-PRESETS: dict[str, TrainSettings] = {
-    "default": TrainSettings(),
-    # The published schedule and forms. What the paper does not state is named in the docstrings
-    # of the networks.
-    "paper": TrainSettings(
-        preset="paper",
-        data=DataSettings(normalisation="volume"),
-        warp=WarpLimits(translation_mm=8.0),
-        shape=ShapeSettings(
-            objective="pairwise",
-            maps="binary",
-            pose="grid",
-            iterations=200,
-            batch_size=1,
-            learning_rate=1e-4,
-            decay="none",
-            one_per_structure=True,
-        ),
-        restorer=RestorerSettings(iterations=0),
-        shape_loss=GuidanceSettings(
-            alpha=0.1, cap=1.0, cap_form="hard", distance="raw", balance="none"
-        ),
-        segmentation=SegmentationSettings(
-            channels=(32, 64, 128, 256),
-            dice_iterations=800,
-            guided_iterations=400,
-            batch_size=1,
-            learning_rate=1e-4,
-            decay="none",
-            cross_entropy_weight=0.0,
-            warped_share=1.0,
-            intensity_augmentation=False,
-            average_decay=0.0,
-        ),
-    ),
-    # Minutes on a laptop: for the demo, a first look and tests.
-    "quick": TrainSettings(
-        preset="quick",
-        shape=ShapeSettings(iterations=100, channels=(8, 16, 32), canonical_shape=24),
-        autoencoder=AutoencoderSettings(iterations=200, channels=(8, 16, 32)),
-        restorer=RestorerSettings(iterations=300),
-        segmentation=SegmentationSettings(
-            batch_size=2,
-            channels=(8, 16, 32, 64),
-            learning_rate=5e-3,
-            dice_iterations=160,
-            guided_iterations=80,
-            validate_every=80,
-        ),
-    ),
-}
+    @property
+    def is_balanced(self) -> bool:
+        """Whether the gradient of the guide is held to its share of that of Dice."""
+        balance = self.shape_loss.balance
+        shape_alone = balance == "gradient" and isinstance(self.guide, ShapeGuidance)
+        return balance == "gradient_all" or shape_alone
 
+    def guide_weight(self, guided: int) -> float:
+        """Weight of the guide after so many guided iterations, from 1: a ramp, then its own weight.
 
-def preset(name: str) -> TrainSettings:
-    """The settings of that name.
-
-    Raises:
-        ConfigError: If there are none.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-def resolve(settings: TrainSettings | str) -> TrainSettings:
-    """Settings as they are, or those of the preset of that name."""
-    return preset(settings) if isinstance(settings, str) else settings
+        With a balanced gradient it is alpha, whatever the guide.
+        """
+        ramp, alpha = self.shape_loss.ramp_iterations, self.shape_loss.alpha
+        whole = alpha if self.is_balanced or self.guide is None else self.guide.full_weight
+        return whole * (min(1.0, guided / ramp) if ramp else 1.0)

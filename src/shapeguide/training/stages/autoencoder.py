@@ -26,7 +26,8 @@ from shapeguide.training.engine.seeds import (
     first_weights,
     generator_for,
 )
-from shapeguide.training.settings.groups import AutoencoderSettings, TrainSettings, resolve
+from shapeguide.training.settings.groups import AutoencoderSettings, TrainSettings
+from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.autoencoder_step import (
     AutoencoderBatches,
     AutoencoderStep,

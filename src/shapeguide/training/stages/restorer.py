@@ -25,7 +25,8 @@ from shapeguide.training.engine.seeds import (
     first_weights,
     generator_for,
 )
-from shapeguide.training.settings.groups import RestorerSettings, TrainSettings, resolve
+from shapeguide.training.settings.groups import RestorerSettings, TrainSettings
+from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.distance_bank import DistanceBank, case_distances_mm, fill_bank
 from shapeguide.training.stages.restorer_step import (
     RestorerBatches,

@@ -27,7 +27,8 @@ from shapeguide.training.engine.processes import on_first
 from shapeguide.training.engine.run_folder import BRANCH_FILE, branch
 from shapeguide.training.engine.seeds import Stream, first_weights, generator_for
 from shapeguide.training.guides import Guide, guide_loss, guided_by
-from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings, resolve
+from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
+from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.segmentation_batches import SegmentationBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep, validation_dice
 from shapeguide.training.stages.stage import run_stage, stated

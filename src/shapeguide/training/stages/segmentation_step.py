@@ -51,30 +51,13 @@ class SegmentationStep:
             cross_entropy = chosen.cross_entropy_weight * cross_entropy_loss(logits, classes)
         if self.guide is None or iteration < chosen.dice_iterations:
             return LossTerms(dice, cross_entropy)
-        found, weight = self.guide.guide(probabilities, reference), self.weight(iteration)
-        if not self.settings.shape_loss.is_balanced(self.settings.guidance):
+        found = self.guide.guide(probabilities, reference)
+        weight = self.settings.guide_weight(iteration + 1 - chosen.dice_iterations)
+        if not self.settings.is_balanced:
             return LossTerms(dice, cross_entropy, weight * found.loss, found.figures)
         base = LossTerms(dice, cross_entropy).total
         term, scale = balanced(base, found.loss, logits, share=weight)
         return LossTerms(dice, cross_entropy, term, {**found.figures, "guidance_scale": scale})
-
-    def weight(self, iteration: int) -> float:
-        """Weight of the guide in an iteration: a ramp, if there is one, then its full weight.
-
-        With a balanced gradient it is alpha, whatever the guide.
-        """
-        guidance = self.settings.shape_loss
-        done = iteration + 1 - self.settings.segmentation.dice_iterations
-        ramp = min(1.0, done / guidance.ramp_iterations) if guidance.ramp_iterations else 1.0
-        full = {
-            "acnn": guidance.acnn_weight,
-            "srn": 1.0,  # its two weights are in its loss
-            "boundary": guidance.boundary_weight,
-            "hausdorff": guidance.hausdorff_weight,
-        }
-        if guidance.is_balanced(self.settings.guidance):
-            return guidance.alpha * ramp
-        return full.get(self.settings.guidance, guidance.alpha) * ramp
 
 
 @torch.no_grad()

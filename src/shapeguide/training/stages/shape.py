@@ -25,7 +25,8 @@ from shapeguide.training.engine.seeds import (
     first_weights,
     generator_for,
 )
-from shapeguide.training.settings.groups import ShapeSettings, TrainSettings, resolve
+from shapeguide.training.settings.groups import ShapeSettings, TrainSettings
+from shapeguide.training.settings.presets import resolve
 from shapeguide.training.shape.mask_bank import MaskBank, mask_bank
 from shapeguide.training.shape.recipes import batches_of, check_batch, learner_of, step_of
 from shapeguide.training.shape.separation import mean_distance_between_cases, measure_quality

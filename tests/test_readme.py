@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import shapeguide
 from shapeguide import commands
 from shapeguide.cli import main
 
@@ -57,6 +58,11 @@ def test_python_of_the_guide_runs_and_compares_two_runs(
     assert names["found"].complete
     assert len(names["found"].comparison) > 0
     assert names["logits"].grad.abs().sum() > 0
+
+
+def test_the_python_page_names_every_public_call() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert [name for name in shapeguide.__all__ if not re.search(rf"\b{name}\b", page)] == []
 
 
 def test_the_script_of_the_readme_fits_on_ten_lines_without_the_cohort() -> None:

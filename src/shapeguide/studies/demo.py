@@ -1,32 +1,39 @@
 """The demo: a plain and a guided segmenter on a synthetic cohort, compared on cases never seen.
 
-Every step leaves files and is skipped when they are there, so a killed demo goes on where it ended.
+Its steps are cells; each leaves files and is left out when they are there, so a killed demo goes on
+where it ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from shapeguide.cells import Cell, run_cells
 from shapeguide.data.dataset import Dataset, read_dataset
 from shapeguide.data.nifti import read_label_map, write_label_map
 from shapeguide.data.synthetic import write_cohort
-from shapeguide.errors import DataError
+from shapeguide.errors import DataError, ShapeguideError
 from shapeguide.inference.prediction_files import predict_files
 from shapeguide.inference.usual import calibrate_restorer
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.metric import METRICS
 from shapeguide.metrics.summary import compare, summarise
-from shapeguide.models.restorer_model import RESTORER_FOLDER
+from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.models.restorer_model import RESTORER_FOLDER, USUAL_FILE
+from shapeguide.models.shape_model import load_shape_network
 from shapeguide.report.words import headline, records, shown
-from shapeguide.storage.whole import written_whole
-from shapeguide.studies.demo_folder import Clock, DemoCohort, DemoFiles, claim_demo
-from shapeguide.studies.demo_report import MAIN_METRICS, DemoScores, write_report
+from shapeguide.storage.identity import claim
+from shapeguide.storage.lock import locked
+from shapeguide.storage.whole import write_table
+from shapeguide.studies.demo_files import KIND, DemoCohort, DemoFiles
+from shapeguide.studies.demo_page import MAIN_METRICS, DemoScores, write_report
+from shapeguide.studies.study import seconds_of, stopwatch
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset, resolve
 from shapeguide.training.stages.restorer import train_restorer
@@ -42,6 +49,8 @@ DEMO_SETTINGS = QUICK.changed(
     segmentation=QUICK.segmentation.changed(dice_iterations=300, guided_iterations=150),
 )
 
+METHODS = ("plain", "guided")
+
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
@@ -52,7 +61,7 @@ class DemoResult:
     """The report; opens in any browser."""
     scores: DemoScores
     seconds: Mapping[str, float]
-    """Wall-clock time of each step, of the start that finished it."""
+    """Wall-clock time of each step, over all its starts."""
 
     @property
     def headline(self) -> str:
@@ -95,51 +104,176 @@ def demo(
         progress: Show progress bars.
 
     Raises:
+        ShapeguideError: If a step fails.
         ConfigError: If the folder holds another demo or something else, or the shape network has
             collapsed.
         CheckpointError: If a file of an earlier start is damaged.
     """
-    folder, cohort = Path(out), cohort or DemoCohort()
     settings = resolve(DEMO_SETTINGS if settings is None else settings).changed(seed=seed)
-    files = DemoFiles(folder)
-    claim_demo(files, settings, cohort)
-    clock = Clock(files.steps)
-    with _one_thread():
-        with clock.step("cohort"):
-            train, test = _cohort(files, cohort, seed)
-        with clock.step("shape network"):
-            shape_network = train_shape(
-                train, run_dir=files.run("shape"), settings=settings, progress=progress
-            )
-        if settings.restorer.iterations:
-            with clock.step("shape restorer"):
-                restorer = files.run("guided") / RESTORER_FOLDER
-                train_restorer(train, run_dir=restorer, settings=settings, progress=progress)
-        for method, guide in (("plain", None), ("guided", shape_network)):
-            with clock.step(f"{method} segmenter"):
-                train_segmenter(
-                    train,
-                    guide,
-                    run_dir=files.run(method),
-                    settings=settings,
-                    # Before the guidance both are the same to the bit; it is computed once.
-                    branch_from=files.run("plain") if guide else None,
-                    progress=progress,
-                )
-                if guide and settings.restorer.iterations:
-                    calibrate_restorer(
-                        files.run(method),
-                        train,
-                        share=settings.restorer.usual_share,
-                        progress=progress,
-                    )
-            with clock.step(f"{method} predictions"):
-                _predict(test, files, method, progress)
-        scores = _score(test, files)
+    made = _Demo(DemoFiles(Path(out)), settings, cohort or DemoCohort(), progress)
+    files = made.files
+    identity = {
+        "cohort": asdict(made.cohort),
+        "settings": settings.model_dump(mode="json", exclude={"machine"}),
+    }
+    with locked(files.folder), _one_thread():
+        claim(files.folder, KIND, identity)
+        _do(_steps(made))
+        scores = _score(made.cases()[1], files)
         if not files.page.is_file():
-            with clock.step("report"):
-                write_report(files, (train, test), shape_network, settings, scores, clock.seconds)
-    return DemoResult(folder, files.page, scores, clock.seconds)
+            _do([Cell("report", _report, (made, scores))])
+    return DemoResult(files.folder, files.page, scores, made.seconds())
+
+
+@dataclass(frozen=True)
+class _Demo:
+    """What every step refers to."""
+
+    files: DemoFiles
+    settings: TrainSettings
+    cohort: DemoCohort
+    progress: bool
+
+    @property
+    def restores(self) -> bool:
+        """Whether a restorer is trained, and used by the guided method."""
+        return self.settings.restorer.iterations > 0
+
+    def cases(self) -> tuple[Dataset, Dataset]:
+        """Training and test cases."""
+        dataset = read_dataset(self.files.cohort / "dataset.json")
+        dataset = dataset.with_structures(**{self.cohort.shape: (1,)})
+        return dataset.split_at_random(test_count=self.cohort.test_cases, seed=self.settings.seed)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each step, over all its starts."""
+        found = {name: seconds_of(self.files.folder, _file_name(name)) for name in STEPS}
+        return {name: value for name, value in found.items() if value > 0}
+
+
+STEPS = (
+    "cohort",
+    "shape network",
+    "shape restorer",
+    *(f"{method} {part}" for method in METHODS for part in ("segmenter", "predictions")),
+    "report",
+)
+
+
+def _file_name(step: str) -> str:
+    return step.replace(" ", "_")
+
+
+def _steps(made: _Demo) -> list[Cell]:
+    """The steps that are not done, in their order."""
+    files = made.files
+    restorer = files.run("guided") / RESTORER_FOLDER
+    steps: dict[str, tuple[bool, Callable[..., None], tuple[object, ...]]] = {
+        "cohort": ((files.cohort / "dataset.json").is_file(), _write_cohort, ()),
+        "shape network": ((files.run("shape") / MODEL_FILE).is_file(), _train_shape, ()),
+    }
+    if made.restores:
+        steps["shape restorer"] = ((restorer / MODEL_FILE).is_file(), _train_restorer, ())
+    for method in METHODS:
+        done = (files.run(method) / MODEL_FILE).is_file()
+        if method == "guided" and made.restores:
+            done = done and (restorer / USUAL_FILE).is_file()
+        steps[f"{method} segmenter"] = (done, _train_segmenter, (method,))
+        steps[f"{method} predictions"] = (False, _predict, (method,))
+    return [
+        Cell(name, call, (made, *arguments))
+        for name, (done, call, arguments) in steps.items()
+        if not done
+    ]
+
+
+def _do(steps: list[Cell]) -> None:
+    """Do steps in this process, one after the other; each needs all before it.
+
+    Raises:
+        ShapeguideError: If one fails.
+    """
+    names = [step.name for step in steps]
+    chained = [
+        Cell(step.name, step.call, step.arguments, needs=tuple(names[:place]))
+        for place, step in enumerate(steps)
+    ]
+    failures = run_cells(chained)
+    for name, reason in failures.items():
+        raise ShapeguideError(f"demo, {name}: {reason}")
+
+
+def _write_cohort(made: _Demo) -> None:
+    with stopwatch(made.files.folder, "cohort"):
+        write_cohort(
+            made.files.cohort,
+            count=made.cohort.training_cases + made.cohort.test_cases,
+            seed=made.settings.seed,
+            shape=made.cohort.shape,
+            overwrite=True,
+        )
+
+
+def _train_shape(made: _Demo) -> None:
+    with stopwatch(made.files.folder, "shape_network"):
+        run_dir = made.files.run("shape")
+        train_shape(
+            made.cases()[0], run_dir=run_dir, settings=made.settings, progress=made.progress
+        )
+
+
+def _train_restorer(made: _Demo) -> None:
+    with stopwatch(made.files.folder, "shape_restorer"):
+        run_dir = made.files.run("guided") / RESTORER_FOLDER
+        train_restorer(
+            made.cases()[0], run_dir=run_dir, settings=made.settings, progress=made.progress
+        )
+
+
+def _train_segmenter(made: _Demo, method: str) -> None:
+    files, settings, train = made.files, made.settings, made.cases()[0]
+    guide = load_shape_network(files.run("shape")) if method == "guided" else None
+    with stopwatch(files.folder, f"{method}_segmenter"):
+        train_segmenter(
+            train,
+            guide,
+            run_dir=files.run(method),
+            settings=settings,
+            # Before the guidance both are the same to the bit; it is computed once.
+            branch_from=files.run("plain") if guide else None,
+            progress=made.progress,
+        )
+        if guide and made.restores:
+            calibrate_restorer(
+                files.run(method), train, share=settings.restorer.usual_share,
+                progress=made.progress,
+            )  # fmt: skip
+
+
+def _predict(made: _Demo, method: str) -> None:
+    """Predictions as they come, and with the largest component kept."""
+    files, (_, test) = made.files, made.cases()
+    raw, largest = files.predictions(method), files.predictions(f"{method} largest")
+    names = [f"{case.id}.nii.gz" for case in test]
+    if all((folder / name).is_file() for folder in (raw, largest) for name in names):
+        return
+    with stopwatch(files.folder, f"{method}_predictions"):
+        report = predict_files(
+            files.run(method), [case.image for case in test], out_dir=raw, progress=made.progress
+        )
+        if report.failed:
+            failure = report.failed[0]
+            raise DataError(f"{failure.scan} could not be segmented: {failure.reason}")
+        for name in names:
+            if not (largest / name).is_file():
+                found = read_label_map(raw / name, structures=test.structures)
+                write_label_map(keep_largest_component(found), largest / name)
+
+
+def _report(made: _Demo, scores: DemoScores) -> None:
+    with stopwatch(made.files.folder, "report"):
+        shape_network = load_shape_network(made.files.run("shape"))
+        write_report(made.files, made.cases(), shape_network, made.settings, scores, made.seconds())
 
 
 @contextmanager
@@ -157,30 +291,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _cohort(files: DemoFiles, cohort: DemoCohort, seed: int) -> tuple[Dataset, Dataset]:
-    description = files.cohort / "dataset.json"
-    if not description.is_file():
-        count = cohort.training_cases + cohort.test_cases
-        write_cohort(files.cohort, count=count, seed=seed, shape=cohort.shape, overwrite=True)
-    dataset = read_dataset(description).with_structures(**{cohort.shape: (1,)})
-    return dataset.split_at_random(test_count=cohort.test_cases, seed=seed)
-
-
-def _predict(test: Dataset, files: DemoFiles, method: str, progress: bool) -> None:
-    """Predictions as they come, and with the largest component kept."""
-    raw, largest = files.predictions(method), files.predictions(f"{method} largest")
-    scans = [case.image for case in test]
-    report = predict_files(files.run(method), scans, out_dir=raw, progress=progress)
-    if report.failed:
-        failure = report.failed[0]
-        raise DataError(f"{failure.scan} could not be segmented: {failure.reason}")
-    for case in test:
-        target = largest / f"{case.id}.nii.gz"
-        if not target.is_file():
-            found = read_label_map(raw / target.name, structures=test.structures)
-            write_label_map(keep_largest_component(found), target)
-
-
 def _score(test: Dataset, files: DemoFiles) -> DemoScores:
     methods = ("plain", "guided", "plain largest", "guided largest")
     tables = {
@@ -196,6 +306,5 @@ def _score(test: Dataset, files: DemoFiles) -> DemoScores:
             for end, comparison in comparisons.items()
         ]
     )
-    with written_whole(files.scores("comparison")) as temporary:
-        joined.to_csv(temporary, index=False)
+    write_table(files.scores("comparison"), joined)
     return DemoScores(tables, comparisons[""], comparisons[" largest"])

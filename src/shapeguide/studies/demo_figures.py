@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from shapeguide.data.dataset import Case, Dataset
@@ -27,10 +25,9 @@ from shapeguide.report.charts import (
     paired_figure,
 )
 from shapeguide.report.pictures import CaseView, composite_figure, slice_figure, surface_figure
-from shapeguide.report.theme import Theme, as_jpeg, as_png, themed
+from shapeguide.report.theme import as_jpeg, as_png, write_picture, write_themed
 from shapeguide.report.words import records
-from shapeguide.storage.whole import written_whole
-from shapeguide.studies.demo_folder import DemoFiles
+from shapeguide.studies.demo_files import DemoFiles
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape import mask_bank
@@ -100,23 +97,25 @@ def draw_figures(
 ) -> None:
     """Write all figures of the demo; charts for light and for dark pages."""
     panels = curve_panels(files, settings)
-    _write_chart(files, "training.png", lambda theme: curve_figure(panels, theme))
+    write_themed(files.figures, "training.png", lambda theme: curve_figure(panels, theme))
     pairs = paired_panels(tables)
-    _write_chart(files, "scores.png", lambda theme: paired_figure(pairs, theme))
+    write_themed(files.figures, "scores.png", lambda theme: paired_figure(pairs, theme))
     strips = [distance_panel(found) for found in distances if len(found.same)]
     if strips:
-        _write_chart(files, "shape_distances.png", lambda theme: distance_figure(strips, theme))
+        write_themed(
+            files.figures, "shape_distances.png", lambda theme: distance_figure(strips, theme)
+        )
     chosen = choose_cases(tables)
     by_id = {case.id: case for case in test}
     views = [
         case_view(by_id[case_id], f"{name}: {case_id}", files, tables)
         for name, case_id in chosen.items()
     ]
-    _write(files.figure("slices.jpg"), as_jpeg(slice_figure(views)))
-    _write(files.figure("surfaces.jpg"), as_jpeg(surface_figure(views)))
+    write_picture(files.figures / "slices.jpg", as_jpeg(slice_figure(views)))
+    write_picture(files.figures / "surfaces.jpg", as_jpeg(surface_figure(views)))
     middle = views[min(1, len(views) - 1)]
-    _write(
-        files.figure("composite.png"),
+    write_picture(
+        files.figures / "composite.png",
         as_png(composite_figure(middle), dots_per_inch=COMPOSITE_DOTS_PER_INCH),
     )
 
@@ -199,14 +198,3 @@ def _line(name: str, rows: list[dict[str, float]], term: str, colour: int) -> Li
         colour=colour,
         marked=term == "score",
     )
-
-
-def _write_chart(files: DemoFiles, name: str, draw: Callable[[Theme], Figure]) -> None:
-    stem, _, suffix = name.partition(".")
-    for ending, theme in themed():
-        _write(files.figure(f"{stem}{ending}.{suffix}"), as_png(draw(theme)))
-
-
-def _write(path: Path, content: bytes) -> None:
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content)

@@ -25,13 +25,22 @@ from shapeguide.report.words import (
     verdict,
 )
 from shapeguide.studies.demo_figures import choose_cases, draw_figures, held_out_distances
-from shapeguide.studies.demo_folder import DemoFiles
-from shapeguide.studies.demo_run import file_list, run_section
+from shapeguide.studies.demo_files import DemoFiles
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape.separation import PairDistances
 
 MAIN_METRICS = ("dice", "hausdorff_mm", "hd95_mm")
 FIRST, SECOND = "guided", "plain"
+FILES = (
+    ("cohort/", "the synthetic scans and label maps, a Decathlon folder"),
+    ("shape/", "run folder of the shape network"),
+    ("plain/", "run folder of the plain segmenter: settings, log, model"),
+    ("guided/", "run folder of the guided segmenter, in restorer/ that of its shape restorer"),
+    ("predictions/", "label maps of both, as they come and with the largest component kept"),
+    ("scores/", "scores of every case and the paired comparison, as CSV"),
+    ("figures/", "the pictures of this page"),
+)
+"""What lies in the folder of a demo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +87,9 @@ def write_report(
             _case_section(files, chosen),
             _shape_section(files, distances, len(test)),
             _training_section(files, settings),
-            run_section(train, test, settings, seconds),
+            _run_section(train, test, settings, seconds),
         ),
-        files=file_list(),
+        files=FILES,
         footer=f"Written by shapeguide {shapeguide.__version__}. Synthetic data; research "
         "software, not a medical device.",
     )
@@ -144,8 +153,8 @@ def _score_section(files: DemoFiles, scores: DemoScores) -> Section:
         tables=(_score_table(scores),),
         pictures=(
             Picture(
-                path=files.figure("scores.png"),
-                dark_path=files.figure("scores-dark.png"),
+                path=files.figures / "scores.png",
+                dark_path=files.figures / "scores-dark.png",
                 alt="Scores of every test case, plain and guided, joined by lines",
                 caption="Every test case, plain and guided. Thick bars are means over found cases; "
                 "a missed structure has Dice 0 and no distance.",
@@ -188,12 +197,12 @@ def _case_section(files: DemoFiles, chosen: Mapping[str, str]) -> Section:
         ),
         pictures=(
             Picture(
-                path=files.figure("slices.jpg"),
+                path=files.figures / "slices.jpg",
                 alt="Slices with the contours of reference, plain and guided segmenter",
                 caption="In each plane, the slice with the largest area of the reference.",
             ),
             Picture(
-                path=files.figure("surfaces.jpg"),
+                path=files.figures / "surfaces.jpg",
                 alt="Shaded surfaces of reference, plain and guided prediction",
                 caption="Surfaces seen from the side. Colour is the distance to the surface of the "
                 "reference in mm; the thin line is the outline of the reference. Masks are "
@@ -208,8 +217,8 @@ def _shape_section(files: DemoFiles, distances: list[PairDistances], cases: int)
     sentences = tuple(_shape_sentence(found) for found in known)
     pictures = (
         Picture(
-            path=files.figure("shape_distances.png"),
-            dark_path=files.figure("shape_distances-dark.png"),
+            path=files.figures / "shape_distances.png",
+            dark_path=files.figures / "shape_distances-dark.png",
             alt="Shape distances of affine pairs, same case against different cases",
             caption="Each point is a pair of label maps under random rotation, scale and shift. "
             "The same case should be close to itself however it is turned, and far from others.",
@@ -243,11 +252,57 @@ def _training_section(files: DemoFiles, settings: TrainSettings) -> Section:
         ),
         pictures=(
             Picture(
-                path=files.figure("training.png"),
-                dark_path=files.figure("training-dark.png"),
+                path=files.figures / "training.png",
+                dark_path=files.figures / "training-dark.png",
                 alt="Loss terms of both segmenters and of the shape network by iteration",
                 caption="Thin lines are means over ten iterations, thick lines their moving "
                 "average.",
+            ),
+        ),
+    )
+
+
+def _run_section(
+    train: Dataset, test: Dataset, settings: TrainSettings, seconds: Mapping[str, float]
+) -> Section:
+    """Settings and times of a demo, for its page."""
+    chosen, shape = settings.segmentation, settings.shape
+    facts = (
+        ("cohort", f"{train.name}, {len(train)} training cases, {len(test)} test cases"),
+        ("seed", f"{settings.seed} (cohort, split and training)"),
+        ("preset", settings.preset),
+        ("training cases", ", ".join(case.id for case in train)),
+        (
+            "shape network",
+            f"objective {shape.objective}, {shape.pose} pose, {shape.iterations} iterations of "
+            f"{shape.batch_size} pairs",
+        ),
+        (
+            "shape restorer",
+            f"{settings.restorer.iterations} iterations of {settings.restorer.batch_size} maps",
+        ),
+        (
+            "segmenters",
+            f"3D U-Net with {', '.join(map(str, chosen.channels))} channels, "
+            f"{chosen.dice_iterations} + {chosen.guided_iterations} iterations of "
+            f"{chosen.batch_size} cases, Adam, learning rate {chosen.learning_rate:g}",
+        ),
+        (
+            "guidance",
+            f"alpha {settings.shape_loss.alpha:g}, {settings.shape_loss.cap_form} cap "
+            f"{settings.shape_loss.cap:g}, {settings.shape_loss.distance} distance",
+        ),
+    )
+    times = tuple((name, f"{value:.1f} s") for name, value in seconds.items())
+    return Section(
+        title="What was run",
+        tables=(
+            Table(title="Settings", headings=("what", "value"), rows=facts),
+            Table(
+                title="Time",
+                headings=("step", "wall-clock time"),
+                rows=(*times, ("together", f"{sum(seconds.values()):.0f} s")),
+                note="Up to this page. A step that was resumed counts from its last start.",
             ),
         ),
     )

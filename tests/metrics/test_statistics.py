@@ -43,6 +43,10 @@ def test_the_interval_does_not_depend_on_how_many_resamples_fit_in_memory(
     assert bootstrap_interval(values, seed=3) == at_once
 
 
+def test_two_cases_have_an_interval_from_the_one_to_the_other() -> None:
+    assert bootstrap_interval(np.array([3.0, 1.0]), seed=0) == (1.0, 3.0)
+
+
 def test_one_case_has_no_interval() -> None:
     low, high = bootstrap_interval(np.array([1.0]), seed=0)
     assert math.isnan(low)
@@ -61,7 +65,7 @@ def test_two_missed_cases_are_a_tie() -> None:
 def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
     corrected = holm(np.array([0.01, 0.04, 0.03, 0.005]))
     np.testing.assert_allclose(corrected, [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(holm(np.array([0.5, 0.9])), [1.0, 1.0])
+    np.testing.assert_allclose(holm(np.array([0.6, 0.9])), [1.0, 1.0])
 
 
 def test_a_miss_counts_twice_the_largest_difference_in_the_mean_of_its_case() -> None:

@@ -152,6 +152,13 @@ def test_tables_without_a_common_case_are_refused() -> None:
         compare(score_table([row("a", 1.0)]), score_table([row("z", 1.0)]))
 
 
+def test_tables_without_a_common_case_name_the_first_three_of_each() -> None:
+    three = score_table([row(name, 1.0) for name in "abc"])
+    four = score_table([row(name, 1.0) for name in "wxyz"])
+    with pytest.raises(DataError, match=r"first holds cases a, b, c, the second w, x, y, \.\.\.$"):
+        compare(three, four)
+
+
 def test_a_table_with_other_columns_is_refused() -> None:
     with pytest.raises(DataError, match="columns hausdorff_mm are missing"):
         summarise(table([1.0]).drop(columns="hausdorff_mm"))

@@ -147,9 +147,7 @@ def _matched(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         _check_table(table)
         rows = table[table["error"].fillna("") == ""].drop(columns="error")
         scored.append(rows.astype({"case": str, "structure": str}))
-    merged = scored[0].merge(
-        scored[1], on=["case", "structure"], suffixes=("_first", "_second"), validate="1:1"
-    )
+    merged = scored[0].merge(scored[1], on=["case", "structure"], suffixes=("_first", "_second"))
     if merged.empty:
         raise DataError(
             "no case and structure was scored in both tables; "

@@ -124,6 +124,11 @@ def test_hard_cap_has_no_gradient_above_and_the_smooth_cap_always_has_one() -> N
         assert distance.grad.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("cap", [0.5, 1.0, 4.0])
+def test_smooth_cap_is_half_the_cap_at_the_cap(cap: float) -> None:
+    assert smooth_cap(torch.tensor(cap), cap).item() == pytest.approx(cap / 2)
+
+
 def test_smooth_cap_stays_below_the_cap_and_starts_like_the_distance() -> None:
     distances = torch.tensor([0.0, 1e-3, 1.0, 1e6])
     capped = smooth_cap(distances, 1.0)

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from shapeguide.errors import ConfigError, GeometryError
 from shapeguide.geometry.warp import (
-    affine_pairs,
     draw_affine_warps,
     warp_classes,
     warp_images,
@@ -275,28 +274,6 @@ def test_half_precision_is_sampled_in_single_precision() -> None:
     exact = warp_images(images.float(), drawn(1), spacing_mm=ANISOTROPIC_MM)
     assert warped.dtype == torch.bfloat16
     assert torch.equal(warped, exact.bfloat16())
-
-
-def test_pairs_are_the_warps_drawn_in_turn() -> None:
-    classes = two_touching_structures(3)
-    generator = torch.Generator().manual_seed(0)
-    first, second = affine_pairs(
-        classes, WarpLimits(), spacing_mm=ANISOTROPIC_MM, generator=generator
-    )
-    warps = drawn(6)
-    assert torch.equal(first, warp_classes(classes, warps[0::2], spacing_mm=ANISOTROPIC_MM))
-    assert torch.equal(second, warp_classes(classes, warps[1::2], spacing_mm=ANISOTROPIC_MM))
-
-
-def test_pairs_do_not_depend_on_the_batch_split() -> None:
-    classes, generator = two_touching_structures(3), torch.Generator().manual_seed(0)
-    parts = [
-        torch.stack(affine_pairs(part, WarpLimits(), spacing_mm=(1, 1, 1), generator=generator))
-        for part in (classes[:1], classes[1:])
-    ]
-    generator = torch.Generator().manual_seed(0)
-    whole = affine_pairs(classes, WarpLimits(), spacing_mm=(1, 1, 1), generator=generator)
-    assert torch.equal(torch.cat(parts, dim=1), torch.stack(whole))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -152,52 +152,11 @@ def warp_classes(
     _check_count(warps, len(classes))
     source_maps = _target_to_source(classes.shape[1:], warps, spacing_mm)
     warped = torch.zeros_like(classes, memory_format=torch.contiguous_format)
-    _warp_boxed(list(classes), occupied_boxes(classes), source_maps, into=warped)
-    return warped
-
-
-def affine_pairs(
-    classes: Tensor,
-    limits: WarpLimits,
-    *,
-    spacing_mm: tuple[float, float, float],
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Two random affine copies of each label map: the positive pairs of the shape stage.
-
-    Args:
-        classes: Class index of each voxel, shape (B, I, J, K), uint8.
-        limits: Ranges of the warps.
-        spacing_mm: Voxel spacing.
-        generator: Source of randomness, on the CPU; a map takes two warps in turn, so pairs do
-            not depend on the batch that a map is in.
-
-    Returns:
-        Two tensors like `classes`, warped as `warp_classes` does.
-
-    Raises:
-        GeometryError: If `classes` is not (B, I, J, K) of type uint8.
-    """
-    _check_classes(classes)
-    warps = draw_affine_warps(limits, count=2 * len(classes), generator=generator)
     boxes = occupied_boxes(classes)
-    copies = torch.zeros((2, *classes.shape), dtype=torch.uint8, device=classes.device)
-    _warp_boxed(
-        [*classes, *classes],
-        boxes.repeat(2, 1, 1),
-        _target_to_source(classes.shape[1:], torch.cat([warps[0::2], warps[1::2]]), spacing_mm),
-        into=copies.flatten(0, 1),
-    )
-    first, second = copies
-    return first, second
-
-
-def _warp_boxed(
-    classes: Sequence[Tensor], boxes: Tensor, source_maps: Tensor, *, into: Tensor
-) -> None:
-    starts, size = target_boxes(boxes, source_maps, into.shape[1:])
+    starts, size = target_boxes(boxes, source_maps, classes.shape[1:])
     if min(size) > 0:
-        paste(sample_classes(classes, boxes, source_maps, starts, size), starts, into=into)
+        paste(sample_classes(classes, boxes, source_maps, starts, size), starts, into=warped)
+    return warped
 
 
 def _target_to_source(

@@ -108,7 +108,7 @@ def paste(blocks: Tensor, starts: Tensor, *, into: Tensor) -> None:
 
 
 def sample_classes(
-    classes: Sequence[Tensor],
+    classes: Tensor,
     boxes: Tensor,
     source_maps: Tensor,
     starts: Tensor,
@@ -120,7 +120,7 @@ def sample_classes(
     it; one look-up answers them, and the corners are read at the boundary only.
 
     Args:
-        classes: B maps of shape (I, J, K), uint8.
+        classes: Shape (B, I, J, K), uint8.
         boxes: Occupied boxes, shape (B, 3, 2).
         source_maps: Shape (B, 3, 4).
         starts: First index of each output box, shape (B, 3).
@@ -195,10 +195,10 @@ def _as_many_as_weigh(weight: Tensor, item: Tensor) -> Tensor:
     return inside
 
 
-def _padded_crops(classes: Sequence[Tensor], boxes: Tensor) -> Tensor:
+def _padded_crops(classes: Tensor, boxes: Tensor) -> Tensor:
     """Occupied boxes cut out, one background voxel before each and at least two after."""
     size = (boxes[..., 1] - boxes[..., 0] + 1).amax(0)
-    crops = classes[0].new_zeros(len(classes), *(size + 3).tolist())
+    crops = classes.new_zeros(len(classes), *(size + 3).tolist())
     for crop, single, box in zip(crops, classes, boxes.tolist(), strict=True):
         source = single[tuple(slice(first, last + 1) for first, last in box)]
         crop[tuple(slice(1, 1 + n) for n in source.shape)] = source

@@ -69,7 +69,7 @@ class MaskBank:
         return warped.view(masks.shape).float()
 
     def draw(self, count: int, *, maps: Maps, generator: torch.Generator) -> Tensor:
-        """So many different shapes, float (count, S, I, J, K).
+        """So many different shapes (count, S, I, J, K): float, uint8 where they stay binary.
 
         The cases are all different as long as there are enough. Of `corrupted` maps every second
         is a corrupted copy of one of the others: a shape of its own that looks much like it.
@@ -81,7 +81,10 @@ class MaskBank:
         order = torch.randperm(len(self.masks), generator=generator)
         wanted = max(count - copies, copies)
         chosen = order.repeat(-(-wanted // len(order)))[:wanted]
-        masks = self.masks[chosen].float()
+        masks = self.masks[chosen]
+        if maps == "binary":
+            return masks
+        masks = masks.float()
         if not copies:
             return masks
         return torch.cat([masks[: count - copies], corrupt(masks[:copies], generator=generator)])

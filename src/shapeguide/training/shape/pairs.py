@@ -62,7 +62,7 @@ class TwoViews(TorchDataset[ShapeBatch]):
         first, second = (
             drawn.bank.seen(shapes, maps=drawn.maps, generator=generator) for _ in range(2)
         )
-        return ShapeBatch(first, second, shapes.flatten(2).any(-1))
+        return ShapeBatch(first, second, shapes.flatten(2).amax(-1) > 0)
 
 
 class SurfacePairs(TorchDataset[ShapeBatch]):
@@ -113,6 +113,6 @@ class BeforeAndAfter(TorchDataset[ShapeBatch]):
     def __getitem__(self, iteration: int) -> ShapeBatch:
         drawn, generator = self.drawing, self.drawing.generator(iteration)
         shapes = drawn.bank.draw(drawn.batch_size, maps=drawn.maps, generator=generator)
-        view = self.network.view(shapes, spacing_mm=drawn.bank.spacing_mm)
+        view = self.network.view(shapes.float(), spacing_mm=drawn.bank.spacing_mm)
         seen = drawn.bank.seen(shapes, maps=drawn.maps, generator=generator)
-        return ShapeBatch(seen, None, shapes.flatten(2).any(-1), (view > 0.5).float())
+        return ShapeBatch(seen, None, shapes.flatten(2).amax(-1) > 0, (view > 0.5).float())

@@ -160,12 +160,10 @@ def predict_and_score(
         name = f"{system}_{post}"
         folder = run / f"predictions_{name}"
         report = predict_files(
-            run,
+            sg.load_run(run, restorer="shape" if system == "restored" else "none"),
             [case.image for case in test],
             out_dir=folder,
-            options=PredictionOptions(
-                largest_component=post == "largest", restore=system == "restored"
-            ),
+            options=PredictionOptions(largest_component=post == "largest"),
         )
         if not report.complete:
             raise SystemExit(f"not predicted: {report.failed}")

@@ -35,7 +35,6 @@ from shapeguide.data.intensities import foreground_mask
 from shapeguide.disturbing.graded import shape_of, with_hole, without_tip
 from shapeguide.geometry.volume import LabelMap, Volume
 from shapeguide.inference.usual import calibrated
-from shapeguide.models.restorer_model import restore
 from shapeguide.storage.whole import read_json
 from shapeguide.studies.systems.scoring import case_seed
 
@@ -146,11 +145,11 @@ def predicted(
     bench: Bench, shown: Volume, remainder: LabelMap, missing: NDArray[np.bool_]
 ) -> dict[str, object]:
     """How much of the missing part is predicted, and the scores, without and with the restorer."""
-    seen = bench.seen(shown)
-    restored = restore(bench.restorer, seen)
-    found: dict[str, object] = {"restored": not np.array_equal(seen, restored)}
-    for name, probabilities in zip(SYSTEMS, (seen, restored), strict=True):
-        labels = bench.label_map(probabilities, shown)
+    seen = sg.predict_volume(bench.segmenter, shown)
+    restored = seen.restored_by(bench.restorer)
+    found: dict[str, object] = {"restored": restored.restored}
+    for name, prediction in zip(SYSTEMS, (seen, restored), strict=True):
+        labels = prediction.label_map(largest_component=True)
         (scores,) = sg.score(labels, remainder)
         found[f"{name}_painted"] = float((labels.data > 0)[missing].mean())
         found[f"{name}_dice"] = scores.dice

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -29,13 +28,8 @@ from rich.table import Table
 import shapeguide as sg
 from shapeguide.commands.arguments import Structures, parse_structures
 from shapeguide.data.case import Case
-from shapeguide.data.prepare import prepare_volume
 from shapeguide.disturbing.images import DEGRADATIONS, degrade
-from shapeguide.geometry.resample import resample_channels
-from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference.prediction import label_map_from, prepared_probabilities
-from shapeguide.metrics.components import keep_largest_component
-from shapeguide.models.restorer_model import RestorerModel, disagreement, restore
+from shapeguide.models.restorer_model import RestorerModel, disagreement
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.studies.systems.scoring import case_seed
 
@@ -101,17 +95,6 @@ class Bench:
         )
         self.trained_on: list[str] = json.loads((run / "run.json").read_text())["dataset"]["train"]
 
-    def seen(self, volume: Volume) -> NDArray[np.float32]:
-        """Class probabilities in the working space."""
-        prepared = prepare_volume(volume, self.segmenter.space)
-        return prepared_probabilities(self.segmenter, prepared.data)
-
-    def label_map(self, probabilities: NDArray[np.float32], volume: Volume) -> LabelMap:
-        """The largest components of a prediction, on the grid of the volume."""
-        grid = prepare_volume(volume, self.segmenter.space).grid
-        back = resample_channels(probabilities, grid, volume.grid)
-        return keep_largest_component(label_map_from(back, self.segmenter.structures, volume))
-
 
 def rows_of(bench: Bench, cases: list[Case], options: Options) -> Iterator[dict[str, object]]:
     """One row for each case, image, structure, share and caution."""
@@ -123,7 +106,7 @@ def rows_of(bench: Bench, cases: list[Case], options: Options) -> Iterator[dict[
     if len(unseen) >= options.looked_at:
         others = unseen
     usual = [
-        disagreement(bench.restorer, bench.seen(case.read_volume()))
+        disagreement(bench.restorer, sg.predict_volume(bench.segmenter, case.read_volume()).seen)
         for case in track(measured, f"seed {bench.seed}, measuring")
     ]
     for case in track(others[: options.looked_at], f"seed {bench.seed}, restoring"):
@@ -132,12 +115,13 @@ def rows_of(bench: Bench, cases: list[Case], options: Options) -> Iterator[dict[
             shown = volume
             if image is not None:
                 shown = degrade(volume, image, options.severity, seed=case_seed(bench.seed, case))
-            seen = bench.seen(shown)
-            before = {s.structure: s for s in sg.score(bench.label_map(seen, shown), reference)}
-            found = disagreement(bench.restorer, seen)
+            prediction = sg.predict_volume(bench.segmenter, shown)
+            labels = prediction.label_map(largest_component=True)
+            before = {s.structure: s for s in sg.score(labels, reference)}
+            found = disagreement(bench.restorer, prediction.seen)
             for caution in options.cautions:
-                restored = restore(replace(bench.restorer, caution=caution), seen)
-                after = sg.score(bench.label_map(restored, shown), reference)
+                restored = prediction.restored_by(replace(bench.restorer, caution=caution))
+                after = sg.score(restored.label_map(largest_component=True), reference)
                 for share in options.shares:
                     unusual = share == 0 or found > np.quantile(usual, share)
                     for scores in after:

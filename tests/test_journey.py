@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -173,9 +174,22 @@ def test_evaluation_against_other_predictions_prints_a_comparison(
 def test_missing_predictions_are_named_and_exit_with_1(
     cohort: Path, predictions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    some = tmp_path / "some"
+    shutil.copytree(predictions, some)
+    missing = sorted(some.glob("*.nii.gz"))[0]
+    missing.unlink()
     out = ("--out", str(tmp_path / "scores.csv"))
-    assert main(["evaluate", str(predictions), str(cohort), *STRUCTURE, *out]) == 1
-    assert "no prediction for 4 cases" in capsys.readouterr().err
+    assert main(["evaluate", str(some), str(cohort), *STRUCTURE, *out]) == 1
+    assert "no prediction for 1 cases: " + missing.name[:-7] in capsys.readouterr().err
+
+
+def test_of_a_dataset_the_cases_that_were_asked_for_are_scored(
+    cohort: Path, run: Path, predictions: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.csv"
+    assert main(["evaluate", str(predictions), str(cohort), "--out", str(out)]) == 0
+    test = json.loads((run / "split.json").read_text())["test"]
+    assert set(pd.read_csv(out)["case"]) == set(test)
 
 
 def test_evaluation_keeps_an_older_table(

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from shapeguide.errors import ShapeguideError
     from shapeguide.geometry.grid import Grid
     from shapeguide.geometry.volume import LabelMap, Structure, Volume
-    from shapeguide.inference.prediction import predict
+    from shapeguide.inference.prediction import predict, predict_volume
     from shapeguide.inference.prediction_files import PredictionOptions, predict_files
+    from shapeguide.inference.run import TrainedRun, load_run
     from shapeguide.inference.usual import calibrate_restorer
     from shapeguide.losses import ShapeLoss
     from shapeguide.metrics.scores import score
-    from shapeguide.models.autoencoder_model import load_autoencoder, reconstruct
-    from shapeguide.models.restorer_model import load_restorer, restore
+    from shapeguide.models.autoencoder_model import load_autoencoder
+    from shapeguide.models.restoration import restore
+    from shapeguide.models.restorer_model import load_restorer
     from shapeguide.models.segmenter import load_segmenter
     from shapeguide.models.shape_model import load_shape_network
     from shapeguide.studies.demo import demo
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from shapeguide.training.stages.segmentation import train_segmenter
     from shapeguide.training.stages.shape import train_shape
     from shapeguide.workflows.evaluation import evaluate
+    from shapeguide.workflows.held_out import held_out_cases
     from shapeguide.workflows.train import train
 
     __version__: str
@@ -46,23 +49,26 @@ __all__ = [
     "ShapeguideError",
     "Structure",
     "TrainSettings",
+    "TrainedRun",
     "Volume",
     "__version__",
     "calibrate_restorer",
     "demo",
     "describe",
     "evaluate",
+    "held_out_cases",
     "load_autoencoder",
     "load_restorer",
+    "load_run",
     "load_segmenter",
     "load_shape_network",
     "predict",
     "predict_files",
+    "predict_volume",
     "preset",
     "read_dataset",
     "read_label_map",
     "read_volume",
-    "reconstruct",
     "restore",
     "score",
     "train",
@@ -85,13 +91,15 @@ _HOMES = {
     "studies.demo": ("demo",),
     "geometry.grid": ("Grid",),
     "geometry.volume": ("LabelMap", "Structure", "Volume"),
-    "inference.prediction": ("predict",),
+    "inference.prediction": ("predict", "predict_volume"),
     "inference.prediction_files": ("PredictionOptions", "predict_files"),
+    "inference.run": ("TrainedRun", "load_run"),
     "inference.usual": ("calibrate_restorer",),
     "losses": ("ShapeLoss",),
     "metrics.scores": ("score",),
-    "models.autoencoder_model": ("load_autoencoder", "reconstruct"),
-    "models.restorer_model": ("load_restorer", "restore"),
+    "models.autoencoder_model": ("load_autoencoder",),
+    "models.restoration": ("restore",),
+    "models.restorer_model": ("load_restorer",),
     "models.segmenter": ("load_segmenter",),
     "models.shape_model": ("load_shape_network",),
     "training.stages.autoencoder": ("train_autoencoder",),
@@ -100,6 +108,7 @@ _HOMES = {
     "training.stages.restorer": ("train_restorer",),
     "training.stages.segmentation": ("train_segmenter",),
     "training.stages.shape": ("train_shape",),
+    "workflows.held_out": ("held_out_cases",),
     "workflows.train": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

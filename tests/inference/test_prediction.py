@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,16 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shapeguide.data.case import Case
 from shapeguide.data.nifti import read_label_map, read_volume
-from shapeguide.data.provenance import ORIGIN_FILE
 from shapeguide.data.working_space import WorkingSpace
-from shapeguide.errors import ConfigError, DataError
+from shapeguide.errors import CheckpointError, ConfigError, DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.inference import prediction_files
-from shapeguide.inference.prediction import predict, predict_probabilities
+from shapeguide.inference.prediction import predict, predict_volume
 from shapeguide.inference.prediction_files import PredictionOptions, predict_files
+from shapeguide.inference.provenance import PREDICTIONS_FILE
 from shapeguide.inference.sizes_table import VOLUMES_FILE
 from shapeguide.metrics.overlap import dice
 from shapeguide.models.segmenter import Segmenter
@@ -93,7 +91,8 @@ def test_prediction_lies_on_the_grid_of_its_input(affine: NDArray[np.float64]) -
 
 def test_probabilities_sum_to_one_and_cover_the_input() -> None:
     data, mask = scene()
-    probabilities = predict_probabilities(segmenter(), Volume(data, Grid(mask.shape, np.eye(4))))
+    volume = Volume(data, Grid(mask.shape, np.eye(4)))
+    probabilities = predict_volume(segmenter(), volume).probabilities
     assert probabilities.shape == (2, *mask.shape)
     assert np.allclose(probabilities.sum(0), 1, atol=1e-3)
 
@@ -145,7 +144,7 @@ def test_broken_scan_is_reported_and_the_others_are_done(tmp_path: Path) -> None
     assert [failure.scan.name for failure in report.failed] == ["b.nii.gz", "c.nii.gz"]
     assert all(failure.reason for failure in report.failed)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "a.nii.gz", VOLUMES_FILE, ORIGIN_FILE,
+        "a.nii.gz", VOLUMES_FILE, PREDICTIONS_FILE,
     }  # fmt: skip
 
 
@@ -153,18 +152,18 @@ def test_too_little_memory_for_one_scan_is_reported_and_the_table_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = [write_scan(tmp_path / f"{name}.nii.gz") for name in "abc"]
-    whole = prediction_files._predict_file
+    whole = read_volume
 
-    def scarce(models: Any, case: Case, target: Path, options: Any) -> Any:
-        if case.id == "b":
+    def scarce(path: Path, *, orientation: str | None = None) -> Volume:
+        if path.name == "b.nii.gz":
             raise RuntimeError("out of memory")  # as PyTorch's allocators do
-        if case.id == "c":
+        if path.name == "c.nii.gz":
             raise KeyboardInterrupt
-        return whole(models, case, target, options)
+        return whole(path, orientation=orientation)
 
-    monkeypatch.setattr(prediction_files, "_predict_file", scarce)
+    monkeypatch.setattr(prediction_files, "read_volume", scarce)
     report = predict_files(segmenter(), scans[:2], out_dir=tmp_path / "two", progress=False)
-    assert [failure.reason for failure in report.failed] == ["out of memory"]
+    assert [failure.reason for failure in report.failed] == ["RuntimeError: out of memory"]
     with pytest.raises(KeyboardInterrupt):
         predict_files(segmenter(), scans, out_dir=tmp_path / "three", progress=False)
     assert list(pd.read_csv(tmp_path / "three" / "volumes.csv")["case"].unique()) == ["a"]
@@ -202,8 +201,11 @@ def test_label_maps_of_other_models_or_options_are_not_gone_on_with(tmp_path: Pa
     assert len(predict_files(other, scans, out_dir=out, progress=False).kept) == 2
     with pytest.raises(ConfigError, match="is a file; name a folder"):
         predict_files(other, scans[:1], out_dir=scans[1], progress=False)
-    (out / ORIGIN_FILE).write_text("[]")
-    with pytest.raises(DataError, match="is damaged: not an object"):
+    (out / PREDICTIONS_FILE).write_text("[]")
+    with pytest.raises(ConfigError, match="is not the note of a prediction"):
+        predict_files(other, scans, out_dir=out, progress=False)
+    (out / PREDICTIONS_FILE).write_text("[")
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         predict_files(other, scans, out_dir=out, progress=False)
 
 
@@ -220,7 +222,9 @@ def test_scores_are_of_the_structures_that_were_predicted(tmp_path: Path) -> Non
     found = evaluate(tmp_path / "out", references)
     assert list(found.scores["structure"]) == ["bright"]
     assert found.scores["dice"].item() > 0.9
-    (tmp_path / "out" / ORIGIN_FILE).write_text('{"structures": {"bright": []}}')
+    (tmp_path / "out" / PREDICTIONS_FILE).write_text(
+        '{"structures": {"bright": []}, "written_by": "shapeguide 0.1"}'
+    )
     with pytest.raises(DataError, match="is damaged"):
         evaluate(tmp_path / "out", references)
 

@@ -18,8 +18,7 @@ from shapeguide.data.prepare import prepare_volume
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.inference import usual
 from shapeguide.inference.prediction import prepared_probabilities
-from shapeguide.inference.provenance import claim_folder, origin_of
-from shapeguide.inference.restoring import Restorers
+from shapeguide.inference.run import TrainedRun
 from shapeguide.inference.usual import calibrated
 from shapeguide.models.restorer_model import (
     RESTORER_FOLDER,
@@ -99,17 +98,15 @@ def test_half_of_the_training_scans_are_left_alone_by_predictions(
     run: Path, cohort: Dataset, tmp_path: Path
 ) -> None:
     tables = {}
-    for restore in (True, False):
-        options = sg.PredictionOptions(restore=restore, probabilities=True)
-        sg.predict_files(
-            run, cohort, out_dir=tmp_path / str(restore), options=options, device="cpu",
-            progress=False,
-        )  # fmt: skip
-        tables[restore] = [
-            sg.read_volume(tmp_path / str(restore) / f"{case.id}_ball_probability.nii.gz").data
-            for case in cohort
+    for restorer in ("shape", "none"):
+        trained = sg.load_run(run, restorer=restorer, device="cpu")
+        options = sg.PredictionOptions(probabilities=True)
+        out = tmp_path / restorer
+        sg.predict_files(trained, cohort, out_dir=out, options=options, progress=False)
+        tables[restorer] = [
+            sg.read_volume(out / f"{case.id}_ball_probability.nii.gz").data for case in cohort
         ]
-    same = [np.array_equal(*pair) for pair in zip(tables[True], tables[False], strict=True)]
+    same = [np.array_equal(*pair) for pair in zip(tables["shape"], tables["none"], strict=True)]
     usual = json.loads((run / RESTORER_FOLDER / USUAL_FILE).read_text())["disagreement"]["last"]
     below = [value <= usual for value in disagreements(run, cohort, "last")]
     assert below.count(True) == CASES // 2
@@ -150,12 +147,9 @@ def test_training_that_stopped_before_measuring_restores_nothing_unasked(
     (copy / RESTORER_FOLDER / USUAL_FILE).unlink()
     scans = [cohort[0]]
     with pytest.raises(CheckpointError, match="run the same training again"):
-        sg.predict_files(copy, scans, out_dir=tmp_path / "out", device="cpu", progress=False)
-    options = sg.PredictionOptions(restore=False)
-    report = sg.predict_files(
-        copy, scans, out_dir=tmp_path / "out", options=options, device="cpu", progress=False
-    )
-    assert report.complete
+        sg.load_run(copy, device="cpu")
+    seen = sg.load_run(copy, restorer="none", device="cpu")
+    assert sg.predict_files(seen, scans, out_dir=tmp_path / "out", progress=False).complete
 
 
 def test_many_scans_are_thinned_evenly(
@@ -182,16 +176,16 @@ def test_many_scans_are_thinned_evenly(
 
 
 def test_another_share_makes_other_label_maps(
-    models: tuple[RestorerModel, Segmenter], tmp_path: Path
+    models: tuple[RestorerModel, Segmenter], cohort: Dataset, tmp_path: Path
 ) -> None:
     restorer, segmenter = models
-    for threshold in (0.1, 0.2):
-        restorers = Restorers(restorer=replace(restorer, usual_disagreement=threshold))
-        origin = origin_of(segmenter, restorers, largest_component=False)
-        if threshold == 0.1:
-            claim_folder(tmp_path, origin, overwrite=False)
-    with pytest.raises(ConfigError, match=r"usual_disagreement was 0\.1, is 0\.2"):
-        claim_folder(tmp_path, origin, overwrite=False)
+    lenient, strict = (
+        TrainedRun(segmenter, replace(restorer, usual_disagreement=threshold))
+        for threshold in (0.1, 0.2)
+    )
+    sg.predict_files(lenient, cohort[0], out_dir=tmp_path / "out", progress=False)
+    with pytest.raises(ConfigError, match=r"restorer\.usual_disagreement was 0\.1, is 0\.2"):
+        sg.predict_files(strict, cohort[0], out_dir=tmp_path / "out", progress=False)
 
 
 def test_what_was_measured_stays_until_another_share_is_asked_for(

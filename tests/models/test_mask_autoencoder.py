@@ -110,7 +110,7 @@ def test_structures_that_are_not_reproduced_are_named() -> None:
 def test_restored_probabilities_are_those_of_the_network_and_sum_to_one() -> None:
     given = np.random.default_rng(0).random((3, *ODD), dtype=np.float32)
     srn = model("srn")
-    restored = sg.reconstruct(srn, given)
+    restored = sg.restore(srn, given)
     expected = srn.network(torch.from_numpy(given)[None]).softmax(1)[0].detach().numpy()
     assert np.array_equal(restored, expected)
     assert np.allclose(restored.sum(0), 1, atol=1e-5)
@@ -118,4 +118,4 @@ def test_restored_probabilities_are_those_of_the_network_and_sum_to_one() -> Non
 
 def test_autoencoder_of_acnn_is_no_post_processor() -> None:
     with pytest.raises(ConfigError, match=r"only an autoencoder of 'srn'.*found 'acnn'"):
-        sg.reconstruct(model("acnn"), np.zeros((3, *ODD), dtype=np.float32))
+        sg.restore(model("acnn"), np.zeros((3, *ODD), dtype=np.float32))

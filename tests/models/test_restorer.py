@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
+from shapeguide.models.restoration import restore
 from shapeguide.models.restorer_model import (
     USUAL_FILE,
     RestorerModel,
     disagreement,
     load_restorer,
     read_usual,
-    restore,
 )
 from shapeguide.models.shape_restorer import ShapeRestorer
 

@@ -20,7 +20,6 @@ from shapeguide.errors import ConfigError
 from shapeguide.inference.prediction import prepared_probabilities
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.models.quality import ReconstructionQuality
-from shapeguide.models.restorer_model import RestorerModel
 from shapeguide.training.engine import loop
 from shapeguide.training.engine.checkpoint import read_tensors
 from shapeguide.training.engine.log import LOG_FILE, read_log
@@ -291,8 +290,8 @@ def test_restored_prediction_is_the_argmax_of_the_restored_probabilities(
     autoencoder = sg.load_autoencoder(runs / "srn" / "autoencoder")
     volume = cohort[0].read_volume()
     prepared = prepare_volume(volume, segmenter.space)
-    restored = sg.reconstruct(autoencoder, prepared_probabilities(segmenter, prepared.data))
-    labels = sg.predict(segmenter, volume, autoencoder=autoencoder)
+    restored = sg.restore(autoencoder, prepared_probabilities(segmenter, prepared.data))
+    labels = sg.predict(sg.TrainedRun(segmenter, autoencoder), volume)
     # The cohort lies on the working grid already: nothing is resampled.
     assert np.array_equal(labels.class_indices(), restored.argmax(0))
     assert not np.array_equal(labels.data, sg.predict(segmenter, volume).data)
@@ -302,17 +301,17 @@ def test_predictions_are_restored_by_the_autoencoder_of_the_run_or_of_another(
     cohort: Dataset, runs: Path, tmp_path: Path
 ) -> None:
     scan, autoencoder = cohort[0], sg.load_autoencoder(runs / "srn" / "autoencoder")
-    options = {
-        "srn": sg.PredictionOptions(reconstruct=True),
-        "none": sg.PredictionOptions(autoencoder=runs / "srn"),
-    }
-    for run, chosen in options.items():
-        report = sg.predict_files(
-            runs / run, [scan], out_dir=tmp_path / run, options=chosen, device="cpu", progress=False
+    for name, restorer in (
+        ("srn", "srn"), ("none", runs / "srn"), ("none", runs / "srn" / "autoencoder"),
+    ):  # fmt: skip
+        run = sg.load_run(runs / name, restorer=restorer, device="cpu")
+        report = sg.predict_files(run, scan, out_dir=tmp_path / name, progress=False)
+        segmenter = sg.load_segmenter(runs / name, device="cpu")
+        wanted = sg.predict(sg.TrainedRun(segmenter, autoencoder), scan.read_volume())
+        found = sg.read_label_map(
+            tmp_path / name / f"{scan.id}.nii.gz", structures=segmenter.structures
         )
-        segmenter = sg.load_segmenter(runs / run, device="cpu")
-        wanted = sg.predict(segmenter, scan.read_volume(), autoencoder=autoencoder)
-        found = sg.read_label_map(report.written[0], structures=segmenter.structures)
+        assert report.complete
         assert np.array_equal(found.data, wanted.data)
 
 
@@ -321,49 +320,30 @@ def test_predictions_are_restored_by_the_autoencoder_of_the_run_or_of_another(
     [("none", "no folder 'autoencoder'"), ("acnn", r"only an autoencoder of 'srn'.*found 'acnn'")],
 )
 def test_run_without_an_srn_autoencoder_restores_nothing(
-    cohort: Dataset, runs: Path, tmp_path: Path, run: str, message: str
+    runs: Path, run: str, message: str
 ) -> None:
-    options = sg.PredictionOptions(reconstruct=True)
     with pytest.raises(ConfigError, match=message):
-        sg.predict_files(runs / run, [cohort[0]], out_dir=tmp_path, options=options, progress=False)
-    assert not list(tmp_path.iterdir())
-    segmenter = sg.load_segmenter(runs / run, device="cpu")
-    with pytest.raises(ConfigError, match="give the run folder"):
-        sg.predict_files(segmenter, [cohort[0]], out_dir=tmp_path, options=options, progress=False)
+        sg.load_run(runs / run, restorer="srn", device="cpu")
+    with pytest.raises(ConfigError, match="holds a segmenter and restores nothing"):
+        sg.load_run(runs / "srn", restorer=runs / "none", device="cpu")
 
 
-def test_autoencoder_of_other_structures_restores_nothing(cohort: Dataset, runs: Path) -> None:
+def test_autoencoder_of_other_structures_restores_nothing(runs: Path) -> None:
     segmenter = sg.load_segmenter(runs / "none", device="cpu")
     other = replace(segmenter, structures=(sg.Structure("other", (9,)),))
     with pytest.raises(ConfigError, match="train both on the same"):
-        sg.predict(
-            other,
-            cohort[0].read_volume(),
-            autoencoder=sg.load_autoencoder(runs / "srn" / "autoencoder"),
-        )
-
-
-def test_autoencoder_and_shape_restorer_together_are_refused(cohort: Dataset, runs: Path) -> None:
-    segmenter = sg.load_segmenter(runs / "srn", device="cpu")
-    restorer = RestorerModel(torch.nn.Identity(), segmenter.structures, segmenter.space, 3.0, ())
-    with pytest.raises(ConfigError, match="leave out one of them"):
-        sg.predict(
-            segmenter,
-            cohort[0].read_volume(),
-            autoencoder=sg.load_autoencoder(runs / "srn" / "autoencoder"),
-            restorer=restorer,
-        )
+        sg.TrainedRun(other, sg.load_autoencoder(runs / "srn" / "autoencoder"))
 
 
 def test_command_line_restores_predictions_and_takes_the_average(
     cohort: Dataset, runs: Path, tmp_path: Path
 ) -> None:
     scan = str(cohort[0].image)
-    words = ["--device", "cpu", "--reconstruct", "--weights", "average"]
+    words = ["--device", "cpu", "--restorer", "srn", "--weights", "average"]
     assert main(["predict", str(runs / "srn"), scan, "--out", str(tmp_path), *words]) == 0
     segmenter = sg.load_segmenter(runs / "srn", weights="average", device="cpu")
     autoencoder = sg.load_autoencoder(runs / "srn" / "autoencoder")
-    wanted = sg.predict(segmenter, cohort[0].read_volume(), autoencoder=autoencoder)
+    wanted = sg.predict(sg.TrainedRun(segmenter, autoencoder), cohort[0].read_volume())
     found = sg.read_label_map(tmp_path / f"{cohort[0].id}.nii.gz", structures=segmenter.structures)
     assert np.array_equal(found.data, wanted.data)
 

@@ -2,108 +2,150 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from shapeguide.data.prepare import prepare_volume
-from shapeguide.errors import ConfigError
+from shapeguide.errors import DataError
+from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
+from shapeguide.inference.run import TrainedRun, as_run
 from shapeguide.machine import autocast, choose_precision
 from shapeguide.metrics.components import keep_largest_component
-from shapeguide.models.autoencoder_model import AutoencoderModel, reconstruct
-from shapeguide.models.restorer_model import RestorerModel, restore
+from shapeguide.models.restoration import Restoration, Restorer
 from shapeguide.models.segmenter import Segmenter
 
 WINDOW_OVERLAP = 0.25
+LARGEST_PROBABILITIES_BYTES = 16 * 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was found in one volume; it is brought to the grid of the volume when asked for."""
+
+    volume: Volume
+    structures: tuple[Structure, ...]
+    working_grid: Grid
+    seen: NDArray[np.float32]
+    """Class probabilities of the segmenter in the working space, background first, shape
+    (1 + structures, I, J, K)."""
+    restoration: Restoration | None = None
+
+    @property
+    def restored(self) -> bool:
+        """Whether a restorer changed anything."""
+        return self.restoration is not None and self.restoration.changes
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Class probabilities on the grid of the volume, background first, restored if at all.
+
+        Raises:
+            DataError: If they would take too much memory.
+        """
+        found = self.seen if self.restoration is None else self.restoration.probabilities
+        return self._on_grid(found)
+
+    @cached_property
+    def changed_mm3(self) -> dict[str, float]:
+        """Volume of the voxels that a restorer added to each structure or took from it, by name."""
+        if not self.restored:
+            return {structure.name: 0.0 for structure in self.structures}
+        before = label_map_from(self._on_grid(self.seen), self.structures, self.volume)
+        after = self.label_map()
+        return {
+            item.name: int(np.count_nonzero(before.mask(item) != after.mask(item)))
+            * self.volume.grid.voxel_volume_mm3
+            for item in self.structures
+        }
+
+    def label_map(self, *, largest_component: bool = False) -> LabelMap:
+        """The most probable class of each voxel, on the grid of the volume and placed as it is.
+
+        Each structure is written with the first of its label ids.
+
+        Args:
+            largest_component: Keep only the largest connected component of each structure.
+        """
+        labels = label_map_from(self.probabilities, self.structures, self.volume)
+        return keep_largest_component(labels) if largest_component else labels
+
+    def restored_by(self, restorer: Restorer) -> Prediction:
+        """The same prediction, restored.
+
+        Raises:
+            ConfigError: If the restorer knows other structures.
+        """
+        return replace(self, restoration=restorer.restore(self.seen))
+
+    def _on_grid(self, found: NDArray[np.float32]) -> NDArray[np.float32]:
+        return resample_channels(found, self.working_grid, self.volume.grid)
 
 
 def predict(
-    segmenter: Segmenter,
-    volume: Volume,
-    *,
-    largest_component: bool = False,
-    autoencoder: AutoencoderModel | None = None,
-    restorer: RestorerModel | None = None,
+    model: Segmenter | TrainedRun, volume: Volume, *, largest_component: bool = False
 ) -> LabelMap:
     """Segment a volume, on exactly its grid.
 
     Each structure is written with the first of its label ids.
 
     Args:
-        segmenter: A trained segmenter.
-        volume: Of any orientation and spacing.
+        model: A run from `load_run`, which gives what `shapeguide predict` gives, or a segmenter,
+            whose predictions stay as it makes them.
+        volume: The scan, of any orientation and spacing.
         largest_component: Keep only the largest connected component of each structure.
-        autoencoder: Of SRN; it restores the prediction before the classes are chosen.
-        restorer: Completes and cleans the prediction before the classes are chosen. It knows
-            shapes and no scan: it can paint over what the scan truly shows, such as a resection.
 
     Raises:
-        DataError: If the volume cannot be normalised, for instance because it is constant.
-        ConfigError: If what restores has other structures or another spacing, the autoencoder is
-            not SRN's, or both are given.
+        DataError: If the volume cannot be normalised, for instance because it is constant, or
+            would take too much memory.
     """
-    probabilities = predict_probabilities(
-        segmenter, volume, autoencoder=autoencoder, restorer=restorer
-    )
-    labels = label_map_from(probabilities, segmenter.structures, volume)
-    return keep_largest_component(labels) if largest_component else labels
+    return predict_volume(model, volume).label_map(largest_component=largest_component)
 
 
-def predict_probabilities(
-    segmenter: Segmenter,
-    volume: Volume,
-    *,
-    autoencoder: AutoencoderModel | None = None,
-    restorer: RestorerModel | None = None,
-) -> NDArray[np.float32]:
-    """Class probabilities on the grid of the volume, restored if something to restore is given.
+def predict_volume(model: Segmenter | TrainedRun, volume: Volume) -> Prediction:
+    """Predict a volume: its probabilities, what a restorer changed, and the label map.
+
+    Args:
+        model: As for `predict`.
+        volume: As for `predict`.
+
+    Raises:
+        DataError: As `predict`.
+    """
+    run = as_run(model)
+    prepared = prepare_volume(volume, run.segmenter.space)
+    prediction = predict_prepared(run.segmenter, prepared, volume)
+    return prediction if run.restorer is None else prediction.restored_by(run.restorer)
+
+
+def predict_prepared(segmenter: Segmenter, prepared: Volume, volume: Volume) -> Prediction:
+    """Predict a volume that was prepared before.
 
     Args:
         segmenter: A trained segmenter.
-        volume: Of any orientation and spacing.
-        autoencoder: Of SRN.
-        restorer: A shape restorer; not together with an autoencoder.
-
-    Returns:
-        Shape (1 + structures, I, J, K), background first, float32.
+        prepared: The volume as `prepare_volume` gives it for the space of the segmenter.
+        volume: The volume itself.
 
     Raises:
-        ConfigError: If what restores has other structures or another spacing, the autoencoder is
-            not SRN's, or both are given.
+        DataError: If the probabilities would take too much memory.
     """
-    if autoencoder is not None:
-        check_fits(autoencoder, segmenter, restorer)
-        prepared = prepare_volume(volume, segmenter.space)
-        found = reconstruct(autoencoder, prepared_probabilities(segmenter, prepared.data))
-        return resample_channels(found, prepared.grid, volume.grid)
-    return predict_before_and_after(segmenter, volume, restorer)[1]
-
-
-def predict_before_and_after(
-    segmenter: Segmenter, volume: Volume, restorer: RestorerModel | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Class probabilities on the grid of the volume without and with the shape restorer.
-
-    Returns:
-        Two arrays as of `predict_probabilities`; one and the same where nothing was restored.
-
-    Raises:
-        ConfigError: If the restorer has other structures or another spacing.
-    """
-    if restorer is not None:
-        check_restorer_fits(restorer, segmenter)
-    prepared = prepare_volume(volume, segmenter.space)
+    largest = max(prod(grid.spatial_shape) for grid in (prepared.grid, volume.grid))
+    classes = 1 + len(segmenter.structures)
+    if 4 * classes * largest > LARGEST_PROBABILITIES_BYTES:
+        raise DataError(
+            f"probabilities of {classes} classes on {volume.grid.spatial_shape} voxels take "
+            f"{4 * classes * largest / 2**30:.0f} GiB, and at most "
+            f"{LARGEST_PROBABILITIES_BYTES // 2**30} GiB are taken; crop the scan"
+        )
     seen = prepared_probabilities(segmenter, prepared.data)
-    restored = seen
-    if restorer is not None:
-        restored = restore(restorer, seen)
-    before = resample_channels(seen, prepared.grid, volume.grid)
-    if np.array_equal(restored, seen):
-        return before, before
-    return before, resample_channels(restored, prepared.grid, volume.grid)
+    return Prediction(volume, segmenter.structures, prepared.grid, seen)
 
 
 @torch.inference_mode()
@@ -148,47 +190,6 @@ def label_map_from(
     smallest = np.min_scalar_type(int(written.max()))
     data = written.astype(smallest)[probabilities.argmax(axis=0)]
     return LabelMap(data, volume.grid, structures, volume.placement)
-
-
-def check_fits(
-    autoencoder: AutoencoderModel, segmenter: Segmenter, restorer: RestorerModel | None = None
-) -> None:
-    """Refuse an autoencoder that cannot restore what the segmenter predicts.
-
-    Raises:
-        ConfigError: If it has other structures or another spacing, is not SRN's, or a shape
-            restorer is given beside it.
-    """
-    if restorer is not None:
-        raise ConfigError(
-            "an SRN autoencoder and a shape restorer were given; each restores predictions of a "
-            "segmenter and not of the other, so leave out one of them"
-        )
-    if autoencoder.flavour != "srn":
-        raise ConfigError(
-            f"only an autoencoder of 'srn' restores predictions, found "
-            f"{autoencoder.flavour!r}; name a run that was guided by 'srn'"
-        )
-    _check_same("autoencoder", autoencoder, segmenter)
-
-
-def check_restorer_fits(restorer: RestorerModel, segmenter: Segmenter) -> None:
-    """Refuse a shape restorer that cannot restore what the segmenter predicts.
-
-    Raises:
-        ConfigError: If it has other structures or another spacing.
-    """
-    _check_same("restorer", restorer, segmenter)
-
-
-def _check_same(title: str, model: AutoencoderModel | RestorerModel, segmenter: Segmenter) -> None:
-    found = (model.structures, model.space.spacing_mm)
-    expected = (segmenter.structures, segmenter.space.spacing_mm)
-    if found != expected:
-        raise ConfigError(
-            f"the {title} was trained on {found[0]} at {found[1]} mm, the segmenter on "
-            f"{expected[0]} at {expected[1]} mm; train both on the same"
-        )
 
 
 def _slide(network: object, images: Tensor, window: tuple[int, int, int]) -> Tensor:

@@ -1,66 +1,224 @@
-"""A folder never mixes the label maps of two models: what made them is noted beside them."""
+"""What a folder of predictions holds: which model made which label map, and how large it is.
+
+`predictions.json` notes for every case that was asked for which model made its label map, and what
+that model was; `volumes.csv` says the same of each row. Both are written before a label map appears
+under its name, so a folder never holds one of ours that they do not know, whenever it is killed.
+"""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 import shapeguide
-from shapeguide.data.provenance import ORIGIN_FILE, read_origin
-from shapeguide.errors import ConfigError, DataError
-from shapeguide.inference.restoring import Restorers
-from shapeguide.models.segmenter import Segmenter
-from shapeguide.storage.identity import differences_in_words
+from shapeguide.errors import CheckpointError, ConfigError, DataError, reason
+from shapeguide.geometry.volume import Structure
+from shapeguide.inference.run import TrainedRun
+from shapeguide.inference.sizes_table import VOLUMES_FILE, SizesTable
+from shapeguide.models.model_files import fingerprint
+from shapeguide.storage.digest import content_digest
+from shapeguide.storage.identity import (
+    FolderKind,
+    differences_in_words,
+    read_note,
+    refuse_foreign,
+)
 from shapeguide.storage.whole import write_json
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def origin_of(
-    segmenter: Segmenter, restorers: Restorers, *, largest_component: bool
-) -> dict[str, Any]:
+PREDICTIONS_FILE = "predictions.json"
+PREDICTIONS = FolderKind(
+    what="prediction",
+    note=PREDICTIONS_FILE,
+    identity=("structures",),
+    files=("*.nii.gz", VOLUMES_FILE),
+)
+
+
+def origin_of(run: TrainedRun, *, largest_component: bool) -> dict[str, Any]:
     """What decides on label maps, as plain values."""
     return {
-        "structures": {item.name: list(item.label_ids) for item in segmenter.structures},
-        "segmenter": _fingerprint(segmenter.network),
-        "restorer": restorers.restorer and _fingerprint(restorers.restorer.network),
-        "usual_disagreement": restorers.restorer and restorers.restorer.usual_disagreement,
-        "autoencoder": restorers.autoencoder and _fingerprint(restorers.autoencoder.network),
+        "segmenter": fingerprint(run.segmenter.network),
+        "restorer": run.restorer and run.restorer.identity,
         "largest_component": largest_component,
     }
 
 
-def claim_folder(folder: Path, origin: dict[str, Any], *, overwrite: bool) -> None:
-    """Note in a folder how its label maps are made.
+class PredictionFolder:
+    """A folder of predictions, its note and its table."""
 
-    Raises:
-        ConfigError: If those in it were made otherwise and are not to be replaced, or it is a file.
-        DataError: If it cannot be written, or its note is damaged.
-    """
-    path = folder / ORIGIN_FILE
-    if path.is_file() and not overwrite:
-        was = read_origin(path)
-        differences = differences_in_words({name: was.get(name) for name in origin}, origin)
+    def __init__(
+        self, folder: Path, structures: tuple[Structure, ...], origin: dict[str, Any]
+    ) -> None:
+        """Read what the folder holds; nothing is written.
+
+        Args:
+            folder: The folder; it need not exist.
+            structures: What will be predicted.
+            origin: What decides on the label maps to come, see `origin_of`.
+
+        Raises:
+            ConfigError: If the folder is a file, or holds something and no note of ours.
+            CheckpointError: If the note is damaged.
+            DataError: If the table is damaged.
+        """
+        self.folder = folder
+        self.model = content_digest(origin)[:12]
+        noted = read_note(folder, PREDICTIONS)
+        if noted is None:
+            refuse_foreign(folder, PREDICTIONS)
+        self._structures = {item.name: list(item.label_ids) for item in structures}
+        self._origin = origin
+        self._noted = noted_in(folder) if noted else {"structures": {}, "models": {}, "cases": {}}
+        self._sizes = SizesTable(folder / VOLUMES_FILE)
+
+    def claim(self, cases: Iterable[str], *, overwrite: bool) -> None:
+        """Note which cases are asked for.
+
+        Args:
+            cases: Ids of the cases.
+            overwrite: Their label maps are to be made anew, whatever made them.
+
+        Raises:
+            ConfigError: If label maps in the folder were made by another model or with other
+                options and are not to be replaced, or are of other structures and would stay.
+            CheckpointError: If the folder cannot be written.
+        """
+        asked, known = list(cases), self._noted["cases"]
+        staying = {
+            case: model
+            for case, model in known.items()
+            if model and (case not in asked or not overwrite) and self.label_map(case).exists()
+        }
+        differences = []
+        if staying and self._noted["structures"] != self._structures:
+            differences = differences_in_words(
+                {"structures": self._noted["structures"]}, {"structures": self._structures}
+            )
+        elif not overwrite:
+            for model in dict.fromkeys(staying.values()):
+                differences += differences_in_words(self._noted["models"][model], self._origin)
         if differences:
             raise ConfigError(
-                f"{folder} holds label maps of another model or other options: "
+                f"{self.folder} holds label maps of another model or other options: "
                 f"{'; '.join(differences)}. Choose another folder, or add --overwrite "
                 "(overwrite=True) to make them again"
             )
-        return
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; name a folder for the label maps")
+        self._noted["structures"] = self._structures
+        self._noted["cases"] = {**known, **{case: known.get(case) for case in asked}}
+        self._write()
+
+    def label_map(self, case: str) -> Path:
+        """File of the label map of a case."""
+        return self.folder / f"{case}.nii.gz"
+
+    def probability(self, case: str, structure: str) -> Path:
+        """File of the probability of a structure."""
+        return self.folder / f"{case}_{structure}_probability.nii.gz"
+
+    def maker(self, case: str) -> str | None:
+        """Which model made the label map of a case; None where none of ours did."""
+        made: str | None = self._noted["cases"].get(case)
+        return made
+
+    def note_made(
+        self, case: str, volumes_mm3: Mapping[str, float], changed_mm3: Mapping[str, float]
+    ) -> None:
+        """Note a label map that is about to take its name.
+
+        Args:
+            case: Its case.
+            volumes_mm3: Volume of each structure.
+            changed_mm3: How much of each a restorer changed.
+
+        Raises:
+            CheckpointError: If the folder cannot be written.
+        """
+        self._noted["cases"][case] = self.model
+        self._noted["models"][self.model] = self._origin
+        self._sizes.put(case, volumes_mm3, changed_mm3, self.model)
+        self._write()
+
+    def note_kept(self, case: str, volumes_mm3: Mapping[str, float]) -> None:
+        """State the volumes of a label map that stays; what is known of its changes stays too."""
+        self._sizes.put(case, volumes_mm3, {}, self.maker(case) or "")
+
+    def note_absent(self, case: str) -> None:
+        """Note that a case has no label map."""
+        self._noted["cases"][case] = None
+        self._sizes.drop(case)
+
+    def finish(self) -> pd.DataFrame:
+        """Write what is noted; the table of volumes."""
+        self._write()
+        return self._sizes.table()
+
+    def _write(self) -> None:
+        used = {model for model in self._noted["cases"].values() if model}
+        content = {
+            "structures": self._noted["structures"],
+            "models": {name: self._noted["models"][name] for name in sorted(used)},
+            "cases": self._noted["cases"],
+            "written_by": f"shapeguide {shapeguide.__version__}",
+        }
+        try:
+            write_json(self.folder / PREDICTIONS_FILE, content)
+            self._sizes.write()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write to {self.folder}: {reason(error)}; choose another folder"
+            ) from error
+
+
+def noted_in(folder: Path) -> dict[str, Any]:
+    """What a folder of predictions notes: `structures`, `models` and `cases`; empty without a note.
+
+    Raises:
+        ConfigError: If the note is not ours.
+        CheckpointError: If it is damaged.
+    """
+    noted = read_note(folder, PREDICTIONS)
+    if noted is None:
+        return {}
+    path = folder / PREDICTIONS_FILE
+    # Notes of older versions state neither models nor cases: their label maps are left alone.
+    found = {name: noted.get(name, {}) for name in ("structures", "models", "cases")}
+    models = found["models"]
+    if not all(isinstance(part, dict) for part in found.values()) or not all(
+        isinstance(origin, dict) for origin in models.values()
+    ):
+        raise CheckpointError(f"{path} is damaged: not objects; choose another folder")
+    unknown = [one for one in found["cases"].values() if one is not None and one not in [*models]]
+    if unknown:
+        raise CheckpointError(f"{path} is damaged: it states no model {unknown[0]}")
+    return found
+
+
+def structures_in(folder: Path) -> tuple[Structure, ...]:
+    """The structures of the label maps in a folder; none where nothing notes them.
+
+    Raises:
+        DataError: If the note is damaged.
+        ConfigError: If it is not ours.
+        CheckpointError: If it is damaged.
+    """
+    noted = noted_in(folder).get("structures", {})
     try:
-        write_json(path, {**origin, "made_by": f"shapeguide {shapeguide.__version__}"})
-    except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error}; choose another folder") from error
+        return tuple(Structure(name, tuple(ids)) for name, ids in noted.items())
+    except (TypeError, ConfigError) as error:
+        raise DataError(
+            f"{folder / PREDICTIONS_FILE} is damaged ({error}); delete it and state the structures"
+        ) from error
 
 
-def _fingerprint(network: nn.Module) -> str:
-    """Of all weights, short enough to read."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def cases_in(folder: Path) -> tuple[str, ...]:
+    """Ids of the cases that were asked of a folder of predictions; none without a note.
+
+    Raises:
+        ConfigError: If the note is not ours.
+        CheckpointError: If it is damaged.
+    """
+    return tuple(noted_in(folder).get("cases", {}))

@@ -1,77 +1,100 @@
-"""The table of volumes beside predictions: how large, and how much of it a prior changed."""
+"""The table of volumes beside predictions: how large, how much a restorer changed, who made it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from shapeguide.geometry.volume import LabelMap
-from shapeguide.storage.whole import written_whole
+from shapeguide.errors import DataError
+from shapeguide.storage.whole import read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VOLUMES_FILE = "volumes.csv"
-COLUMNS = ["case", "structure", "volume_mm3", "restored_mm3"]
+COLUMNS = ["case", "structure", "volume_mm3", "restored_mm3", "model"]
+TEXT = ["case", "structure", "model"]
 
 
-@dataclass(frozen=True)
-class StructureVolume:
-    """Volumes of one structure of one case."""
-
-    volume_mm3: float
-    restored_mm3: float | None
-    """Of voxels that the shape restorer added or removed; none when that is not known."""
-
-
-def restored_volumes_mm3(before: LabelMap, after: LabelMap) -> dict[str, float]:
-    """Volume of the voxels that each structure won or lost, by its name.
+class SizesTable:
+    """Rows of cases and structures; those of earlier calls stay.
 
     Args:
-        before: Label map of a prediction.
-        after: The same one restored, on the same grid and of the same structures.
+        path: The table; an earlier one is read.
+
+    Raises:
+        DataError: If it is damaged.
     """
-    return {
-        structure.name: int(
-            np.count_nonzero(
-                np.isin(before.data, structure.label_ids)
-                != np.isin(after.data, structure.label_ids)
-            )
-        )
-        * after.grid.voxel_volume_mm3
-        for structure in after.structures
-    }
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: dict[str, dict[str, dict[str, Any]]] = {}
+        earlier = _read(path)
+        for values in zip(*(earlier[name] for name in COLUMNS), strict=True):
+            row = dict(zip(COLUMNS, values, strict=True))
+            self._rows.setdefault(row["case"], {})[row["structure"]] = row
+
+    def put(
+        self,
+        case: str,
+        volumes_mm3: Mapping[str, float],
+        changed_mm3: Mapping[str, float],
+        model: str,
+    ) -> None:
+        """Replace the rows of a case.
+
+        Args:
+            case: Its id.
+            volumes_mm3: Volume of each structure, by name.
+            changed_mm3: Volume of the voxels that a restorer added or took away; where a structure
+                is not among them, what the earlier row states stays.
+            model: What made the label map, as `predictions.json` names it.
+        """
+        earlier = self._rows.get(case, {})
+        self._rows[case] = {
+            name: {
+                "case": case,
+                "structure": name,
+                "volume_mm3": round(volume_mm3, 3),
+                "restored_mm3": (
+                    round(changed_mm3[name], 3)
+                    if name in changed_mm3
+                    else earlier.get(name, {}).get("restored_mm3")
+                ),
+                "model": model,
+            }
+            for name, volume_mm3 in volumes_mm3.items()
+        }
+
+    def drop(self, case: str) -> None:
+        """Remove the rows of a case."""
+        self._rows.pop(case, None)
+
+    def table(self) -> pd.DataFrame:
+        """All rows."""
+        import pandas as pd
+
+        rows = [row for structures in self._rows.values() for row in structures.values()]
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        return table.astype({"volume_mm3": float, "restored_mm3": float})
+
+    def write(self) -> None:
+        """Write the table whole."""
+        write_table(self.path, self.table())
 
 
-def write_volumes(volumes: Mapping[str, Mapping[str, StructureVolume]], path: Path) -> pd.DataFrame:
-    """Write the table of volumes; rows of cases that an earlier call predicted stay in it.
-
-    Args:
-        volumes: By case and structure. A restored volume that is not known is taken from the
-            earlier table, and missing where that has none either.
-        path: Of the table; an earlier one may be without the column of restored volumes.
-    """
+def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    rows = [
-        (case, name, round(found.volume_mm3, 3), found.restored_mm3)
-        for case, structures in volumes.items()
-        for name, found in structures.items()
-    ]
-    table = pd.DataFrame(rows, columns=COLUMNS).astype({"restored_mm3": float})
-    if path.is_file():
-        earlier = pd.read_csv(path, dtype={"case": str}).reindex(columns=COLUMNS)
-        known = earlier.set_index(["case", "structure"])["restored_mm3"].to_dict()
-        places = list(zip(table["case"], table["structure"], strict=True))
-        stated = pd.Series([known.get(place) for place in places], index=table.index, dtype=float)
-        table["restored_mm3"] = table["restored_mm3"].fillna(stated)
-        others = earlier[~earlier["case"].isin(table["case"])]
-        table = pd.concat([others, table], ignore_index=True) if len(others) else table
-    table["restored_mm3"] = table["restored_mm3"].round(3)
-    with written_whole(path) as temporary:
-        table.to_csv(temporary, index=False)
+    if not path.is_file():
+        return pd.DataFrame(columns=COLUMNS)
+    # Tables of older versions lack the last columns.
+    table = read_table(path, COLUMNS[:3], text=TEXT).reindex(columns=COLUMNS)
+    for name in ("volume_mm3", "restored_mm3"):
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            raise DataError(
+                f"{path} cannot be read as a table: {name} holds something that is no number; "
+                "delete it, or restore it from a copy"
+            )
     return table

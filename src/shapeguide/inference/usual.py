@@ -15,7 +15,8 @@ import numpy as np
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.prepare import prepare_volume
-from shapeguide.inference.prediction import check_restorer_fits, prepared_probabilities
+from shapeguide.inference.prediction import prepared_probabilities
+from shapeguide.inference.restoring import check_fits
 from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import (
     RESTORER_FOLDER,
@@ -66,7 +67,7 @@ def calibrated(
         DataError: If a scan cannot be used.
     """
     for segmenter in segmenters.values():
-        check_restorer_fits(restorer, segmenter)
+        check_fits(restorer, segmenter)
     if share == 0 or len(dataset) < FEWEST_SCANS:
         return dict.fromkeys(segmenters, replace(restorer, usual_disagreement=None))
     found: dict[WeightsName, list[float]] = {name: [] for name in segmenters}

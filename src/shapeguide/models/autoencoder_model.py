@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from shapeguide.geometry.volume import Structure
 from shapeguide.models.mask_autoencoder import MaskAutoencoder
 from shapeguide.models.model_files import (
     ModelDescription,
+    fingerprint,
     load_network,
     read_description,
 )
 from shapeguide.models.quality import ReconstructionQuality
+from shapeguide.models.restoration import Restoration, check_classes
 from shapeguide.vocabulary import AutoencoderName
 
 AUTOENCODER_FOLDER = "autoencoder"
@@ -51,6 +53,40 @@ class AutoencoderModel:
     def failed(self) -> tuple[str, ...]:
         """Names of the structures that it cannot even reproduce."""
         return tuple(row.structure for row in self.quality if not row.good)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides on its restorations, as plain values."""
+        return {"autoencoder": fingerprint(self.network)}
+
+    @torch.inference_mode()
+    def restore(self, probabilities: NDArray[np.float32]) -> Restoration:
+        """Class probabilities as a plausible shape: every voxel is made anew from the code of SRN.
+
+        Args:
+            probabilities: In the model's working spacing, background first, (1 + S, I, J, K); the
+                spatial shape may be another than that of the training, for the network is
+                convolutional.
+
+        Returns:
+            Probabilities of the same shape, float32, summing to 1 over the classes.
+
+        Raises:
+            ConfigError: If the model is of another flavour, or the classes are not those of the
+                model.
+        """
+        if self.flavour != "srn":
+            raise ConfigError(
+                f"only an autoencoder of 'srn' restores predictions, found {self.flavour!r}; name "
+                "a run that was guided by 'srn'"
+            )
+        check_classes(self, probabilities)
+        device = next(self.network.parameters()).device
+        given = torch.from_numpy(np.ascontiguousarray(probabilities, dtype=np.float32))
+        restored: NDArray[np.float32] = (
+            self.network(given.to(device)[None]).float().softmax(dim=1)[0].cpu().numpy()
+        )
+        return Restoration(restored, None)
 
 
 def load_autoencoder(run_dir: str | Path) -> AutoencoderModel:
@@ -96,33 +132,3 @@ def build_autoencoder(
         channels=channels,
         code_length=code_length if flavour == "acnn" else None,
     )
-
-
-@torch.inference_mode()
-def reconstruct(model: AutoencoderModel, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Class probabilities restored by SRN's autoencoder: the prediction as a plausible shape.
-
-    Args:
-        model: Of flavour `srn`.
-        probabilities: In the model's working spacing, background first, (1 + S, I, J, K); the
-            spatial shape may be another than that of the training, for the network is
-            convolutional.
-
-    Returns:
-        Same shape, float32, summing to 1 over the classes.
-
-    Raises:
-        ConfigError: If the model is of another flavour.
-        ValueError: If the classes are not those of the model.
-    """
-    if model.flavour != "srn":
-        raise ConfigError(
-            f"only an autoencoder of 'srn' restores predictions, found {model.flavour!r}; train "
-            "with guidance 'srn'"
-        )
-    device = next(model.network.parameters()).device
-    given = torch.from_numpy(np.ascontiguousarray(probabilities, dtype=np.float32))
-    restored: NDArray[np.float32] = (
-        model.network(given.to(device)[None]).float().softmax(dim=1)[0].cpu().numpy()
-    )
-    return restored

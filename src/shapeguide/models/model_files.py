@@ -35,8 +35,7 @@ FLOATING = ("F64", "F32", "F16", "BF16")
 
 # Bounds keep a foreign model file from asking for absurd amounts of memory.
 Channels = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=8)]
-LARGEST_LENGTH = 2048
-Length = Annotated[int, Field(ge=1, le=LARGEST_LENGTH)]
+Length = Annotated[int, Field(ge=1, le=2048)]
 LARGEST_SPACING_MM = 1000.0
 
 
@@ -64,16 +63,19 @@ class ModelDescription(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> ModelDescription:
         check_structures(self.structures)
-        if max(self.space.spatial_shape) > LARGEST_LENGTH:
-            raise ValueError(
-                f"space.spatial_shape has at most {LARGEST_LENGTH} voxels along an axis, found "
-                f"{self.space.spatial_shape}"
-            )
         if max(self.space.spacing_mm) > LARGEST_SPACING_MM:
             raise ValueError(
                 f"space.spacing_mm is at most {LARGEST_SPACING_MM:g}, found {self.space.spacing_mm}"
             )
         return self
+
+
+class _AnyDescription(ModelDescription):
+    """What is common to all, of a model of any kind."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
 
 
 DescriptionT = TypeVar("DescriptionT", bound=ModelDescription)
@@ -120,6 +122,15 @@ def read_description(kind: type[DescriptionT], folder: Path) -> DescriptionT:
             "give the folder of a finished training, or run the training again to resume it"
         )
     return read_stated(kind, path)
+
+
+def kind_of(folder: Path) -> str:
+    """Which kind of model a folder holds, as its `model.json` says.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    return read_description(_AnyDescription, folder).kind
 
 
 def read_stated(kind: type[StatedT], path: Path) -> StatedT:
@@ -221,6 +232,15 @@ def hash_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Digest of all weights of a network, short enough to read."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def frozen(network: nn.Module, device: torch.device) -> nn.Module:

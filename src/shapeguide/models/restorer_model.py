@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,16 +14,18 @@ from scipy import ndimage
 from torch import nn
 
 from shapeguide.data.working_space import WorkingSpace
-from shapeguide.errors import CheckpointError, ConfigError
+from shapeguide.errors import CheckpointError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.model_files import (
     Length,
     ModelDescription,
+    fingerprint,
     load_network,
     read_description,
     read_stated,
 )
 from shapeguide.models.quality import RestorationQuality
+from shapeguide.models.restoration import Restoration, check_classes
 from shapeguide.models.shape_restorer import ShapeRestorer
 from shapeguide.vocabulary import WeightsName
 
@@ -95,6 +97,57 @@ class RestorerModel:
     """Of the median of each structure from the middle of the window, in voxels; empty, the middle
     is the median of all structures."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides on its restorations, as plain values."""
+        return {
+            "shape_restorer": fingerprint(self.network),
+            "caution": self.caution,
+            "usual_disagreement": self.usual_disagreement,
+        }
+
+    def restore(self, probabilities: NDArray[np.float32]) -> Restoration:
+        """Class probabilities completed and cleaned by what label maps look like, with caution.
+
+        Where the model knows what is usual for the segmenter, a prediction that it disagrees with
+        no more than usual stays as it is.
+
+        Of others, voxels whose class it would change are grouped in regions that share faces. A
+        region is changed as a whole when the log odds of the new class over the old reach the
+        model's caution somewhere in it; everything else, and so most of the edges, stays as the
+        segmenter saw it.
+
+        The restorer knows the shapes of its training and no scan: it can paint over what a scan
+        truly shows, such as a resection or a lesion. Where such cases are expected, do without it.
+
+        Args:
+            probabilities: In the model's working spacing, background first, (1 + S, I, J, K).
+                Beyond the window of the training, laid around the structures found, they stay as
+                they are; so they do where no structure is found at all.
+
+        Returns:
+            Probabilities of the same shape, float32, summing to 1 over the classes; the same bits
+            outside the changed regions.
+
+        Raises:
+            ConfigError: If the classes are not those of the model.
+        """
+        check_classes(self, probabilities)
+        restored = np.array(probabilities, dtype=np.float32)
+        classes = restored.argmax(axis=0)
+        changed = np.zeros(classes.shape, dtype=np.bool_)
+        if not classes.any():
+            return Restoration(restored, changed)
+        window = _window_around(classes, self)
+        seen = restored[(slice(None), *window)]
+        logits = _logits(self.network, seen)
+        proposed, usual = _softmax(logits), self.usual_disagreement
+        if usual is None or _disagreement(proposed, seen) > usual:
+            taken = _whole_corrections(logits, classes[window], self.caution)
+            seen[:, taken] = proposed[:, taken]
+            changed[window] = taken
+        return Restoration(restored, changed)
+
 
 def load_restorer(run_dir: str | Path, *, weights: WeightsName = "last") -> RestorerModel:
     """Load the restorer of a finished restorer stage.
@@ -157,7 +210,7 @@ def disagreement(model: RestorerModel, probabilities: NDArray[np.float32]) -> fl
 
     Args:
         model: A trained shape restorer.
-        probabilities: As of `restore`.
+        probabilities: In the model's working spacing, background first, (1 + S, I, J, K).
 
     Returns:
         The probability that would move between classes, summed over voxels, as a share of the
@@ -166,63 +219,12 @@ def disagreement(model: RestorerModel, probabilities: NDArray[np.float32]) -> fl
     Raises:
         ConfigError: If the classes are not those of the model.
     """
-    _check_classes(model, probabilities)
+    check_classes(model, probabilities)
     classes = probabilities.argmax(axis=0)
     if not classes.any():
         return 0.0
     seen = probabilities[(slice(None), *_window_around(classes, model))]
     return _disagreement(_softmax(_logits(model.network, seen)), seen)
-
-
-def restore(model: RestorerModel, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Class probabilities completed and cleaned by what label maps look like, with caution.
-
-    Where the model knows what is usual for the segmenter, a prediction that it disagrees with no
-    more than usual stays as it is.
-
-    Of others, voxels whose class it would change are grouped in regions that share faces. A region
-    is changed as a whole when the log odds of the new class over the old reach the model's caution
-    somewhere in it; everything else, and so most of the edges, stays as the segmenter saw it.
-
-    The restorer knows the shapes of its training and no scan: it can paint over what a scan truly
-    shows, such as a resection or a lesion. Where such cases are expected, do without it.
-
-    Args:
-        model: A trained shape restorer.
-        probabilities: In the model's working spacing, background first, (1 + S, I, J, K). Beyond
-            the window of the training, laid around the structures found, they stay as they are;
-            so they do where no structure is found at all.
-
-    Returns:
-        Same shape, float32, summing to 1 over the classes; the same bits outside the changed
-        regions.
-
-    Raises:
-        ConfigError: If the classes are not those of the model.
-    """
-    _check_classes(model, probabilities)
-    restored = np.array(probabilities, dtype=np.float32)
-    classes = restored.argmax(axis=0)
-    if not classes.any():
-        return restored
-    window = _window_around(classes, model)
-    seen = restored[(slice(None), *window)]
-    logits = _logits(model.network, seen)
-    proposed, usual = _softmax(logits), model.usual_disagreement
-    if usual is not None and _disagreement(proposed, seen) <= usual:
-        return restored
-    taken = _whole_corrections(logits, classes[window], model.caution)
-    seen[:, taken] = proposed[:, taken]
-    return restored
-
-
-def _check_classes(model: RestorerModel, probabilities: NDArray[np.float32]) -> None:
-    if probabilities.ndim != 4 or len(probabilities) != 1 + len(model.structures):
-        raise ConfigError(
-            f"the restorer knows {len(model.structures)} structures and takes probabilities "
-            f"(1 + structures, I, J, K), found shape {probabilities.shape}; give those of a "
-            "segmenter of the same structures"
-        )
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,6 +19,9 @@ from shapeguide.models.quality import ShapeQuality
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.vocabulary import Objective, Pose
 
+SHAPE_FOLDER = "shape"
+"""Folder of the shape network inside the run folder of the segmenter that it guided."""
+
 
 class ShapeModelDescription(ModelDescription):
     """`model.json` of a shape network."""
@@ -57,10 +60,15 @@ class ShapeModel:
 def load_shape_network(run_dir: str | Path) -> ShapeModel:
     """Load the shape network of a finished shape stage.
 
+    Args:
+        run_dir: Folder of the stage, or of a run that has it inside.
+
     Raises:
         CheckpointError: If the stage is not finished, damaged, or the folder of another kind.
     """
     folder = Path(run_dir)
+    if (folder / SHAPE_FOLDER).is_dir():
+        folder = folder / SHAPE_FOLDER
     description = read_description(ShapeModelDescription, folder)
 
     def build() -> ShapeNetwork:

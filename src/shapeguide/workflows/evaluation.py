@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +11,15 @@ import pandas as pd
 
 from shapeguide.data.dataset import Dataset, read_dataset
 from shapeguide.data.nifti import read_label_map
-from shapeguide.data.provenance import structures_in
 from shapeguide.data.scan_files import case_id_of, list_scans
-from shapeguide.errors import ConfigError, DataError, GeometryError, ShapeguideError
+from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.volume import LabelMap, Structure, check_structures
+from shapeguide.inference.provenance import cases_in, structures_in
 from shapeguide.metrics.scores import Row, Scores, error_rows, score, score_rows, score_table
 from shapeguide.metrics.summary import compare, summarise
-from shapeguide.storage.whole import written_whole
+from shapeguide.storage.whole import write_table
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,10 @@ def evaluate(
     The case id is the file name without its ending. A case whose prediction is missing, broken or
     on another grid has rows with the error in the table and does not stop the others.
 
+    A folder of `predict_files` notes which cases it was asked for. References that are named by a
+    path are those of these cases, for instance of the test cases of a training; those of a
+    `Dataset` are all of its cases.
+
     Args:
         predictions: Folder of label maps.
         references: A dataset, its description, its folder, or a folder of label maps. Cases of a
@@ -89,10 +96,11 @@ def evaluate(
         ConfigError: If it is not known which structures to score.
     """
     structures, cases = _references(references, structures or structures_in(Path(predictions)))
+    if not isinstance(references, Dataset):
+        cases = _asked_of(Path(predictions), cases)
     first = _evaluate_folder(Path(predictions), cases, structures)
     if out is not None:
-        with written_whole(Path(out)) as temporary:
-            first.scores.to_csv(temporary, index=False)
+        write_table(Path(out), first.scores)
     if against is None:
         return first
     second = _evaluate_folder(Path(against), cases, structures)
@@ -104,7 +112,7 @@ def _evaluate_folder(
 ) -> Evaluation:
     files = label_map_files(folder)
     missing: list[str] = []
-    failures: dict[str, ShapeguideError | OSError] = {}
+    failures: dict[str, Exception] = {}
     rows: list[Row] = []
     for reference in references:
         case = reference.case
@@ -114,9 +122,9 @@ def _evaluate_folder(
             continue
         try:
             scores = _score_case(files[case], reference, structures)
-        except (ShapeguideError, OSError) as error:
+        except Exception as error:  # whatever is wrong with a case, the others are scored
             failures[case] = error
-            rows += error_rows(case, structures, str(error))
+            rows += error_rows(case, structures, str(error) or type(error).__name__)
         else:
             rows += score_rows(case, scores)
     if len(missing) == len(references):
@@ -127,7 +135,9 @@ def _evaluate_folder(
     if len(missing) + len(failures) == len(references):
         raise next(iter(failures.values()))
     table = score_table(rows)
-    troubles = tuple(Trouble(case, str(error)) for case, error in failures.items())
+    troubles = tuple(
+        Trouble(case, str(error) or type(error).__name__) for case, error in failures.items()
+    )
     return Evaluation(table, summarise(table), tuple(missing), troubles)
 
 
@@ -138,6 +148,18 @@ def _score_case(path: Path, reference: _Reference, structures: tuple[Structure, 
         return score(prediction, reference_map)
     except GeometryError as error:
         raise GeometryError(f"{reference.case}: {error}") from error
+
+
+def _asked_of(folder: Path, references: list[_Reference]) -> list[_Reference]:
+    """References of the cases that were asked of a folder of predictions; all where none are."""
+    asked = set(cases_in(folder))
+    wanted = [reference for reference in references if reference.case in asked]
+    if wanted and len(wanted) < len(references):
+        logger.info(
+            "%s was asked for %d of %d cases; the others are not scored",
+            folder, len(wanted), len(references),
+        )  # fmt: skip
+    return wanted or references
 
 
 def label_map_files(folder: Path) -> dict[str, Path]:

@@ -12,13 +12,12 @@ from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter, SegmenterDescription
-from shapeguide.models.shape_model import ShapeModel, load_shape_network
+from shapeguide.models.shape_model import SHAPE_FOLDER, ShapeModel, load_shape_network
 from shapeguide.storage.lock import locked
 from shapeguide.storage.whole import write_json
 from shapeguide.training.cohort import cohort_of
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.run_folder import (
-    SHAPE_FOLDER,
     SPLIT_FILE,
     check_run_folder,
     clear_run_folder,
@@ -111,8 +110,7 @@ def read_outcome(run_dir: Path) -> Outcome:
 def _given_guide(given: ShapeModel | str | Path | None) -> ShapeModel | None:
     if given is None or isinstance(given, ShapeModel):
         return given
-    inner = Path(given) / SHAPE_FOLDER
-    return load_shape_network(inner if inner.is_dir() else given)
+    return load_shape_network(given)
 
 
 def _train_stages(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from scipy import ndimage
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.models.restoration import Restoration
 from shapeguide.storage.whole import write_json
 from shapeguide.studies.study import read_object
 from shapeguide.studies.systems.design import SystemsDesign
@@ -206,35 +206,40 @@ def test_a_folder_from_before_there_were_restorers_goes_on(
         run(cohort, out, other)
 
 
-def two_boxes(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    restored = np.zeros_like(probabilities)
-    restored[1, 2:5, 2:5, 2:5] = restored[1, 10:16, 10:16, 10:16] = 1
-    restored[0] = 1 - restored[1]
-    return restored
+class TwoBoxes:
+    @staticmethod
+    def restore(probabilities: NDArray[np.float32]) -> Restoration:
+        restored = np.zeros_like(probabilities)
+        restored[1, 2:5, 2:5, 2:5] = restored[1, 10:16, 10:16, 10:16] = 1
+        restored[0] = 1 - restored[1]
+        return Restoration(restored, None)
 
 
-def untouched(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    return probabilities.copy()
+class Untouched:
+    @staticmethod
+    def restore(probabilities: NDArray[np.float32]) -> Restoration:
+        nowhere = np.zeros(probabilities.shape[1:], dtype=np.bool_)
+        return Restoration(probabilities.copy(), nowhere)
 
 
-@pytest.mark.parametrize("restore", [two_boxes, untouched])
+@pytest.mark.parametrize("restorer", [TwoBoxes, Untouched])
 def test_the_largest_component_of_a_restored_prediction_is_kept(
     finished: Path, cohort: Path, settings: TrainSettings, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    restore: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    restorer: type[TwoBoxes | Untouched],
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     scores_of(out).unlink()
     monkeypatch.setattr(
-        "shapeguide.studies.systems.scoring.restoration", lambda *_: {"last": restore}
+        "shapeguide.studies.systems.scoring.restoration", lambda *_: {"last": restorer}
     )
     found = run(cohort, out, settings, keep=True).scores
     _, test = parts_of(cohort)
     for case in test:
         path = scores_of(out).parent / f"predictions/clean-last-restored/{case.id}.nii.gz"
         label_map = sg.read_label_map(path, structures=test.structures)
-        if restore is two_boxes:
+        if restorer is TwoBoxes:
             assert ndimage.label(label_map.data, np.ones((3, 3, 3)))[1] == 1
             assert np.count_nonzero(label_map.data) == pytest.approx(6**3, rel=0.5)
         else:
@@ -258,5 +263,6 @@ def test_a_restorer_restores_and_is_no_guide(
     probabilities = np.full((2, 16, 16, 16), 0.5, dtype=np.float32)
     cell = DESIGN.conditions()[0]
     segmenter = sg.load_segmenter(study.files.run(cell), device="cpu")
-    restored = restoration(study, key, cell, {"last": segmenter})["last"](probabilities)
-    np.testing.assert_allclose(restored.sum(axis=0), 1, rtol=1e-5)
+    restored = restoration(study, key, cell, {"last": segmenter})["last"]
+    found = restored.restore(probabilities).probabilities
+    np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)

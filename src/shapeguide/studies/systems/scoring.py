@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
 from shapeguide.data.nifti import write_label_map
 from shapeguide.data.prepare import prepare_volume
 from shapeguide.disturbing.images import degrade
 from shapeguide.errors import CheckpointError, DataError
-from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference.prediction import label_map_from, prepared_probabilities
+from shapeguide.inference.prediction import predict_prepared
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.scores import Scores, score
+from shapeguide.models.restoration import Restorer
 from shapeguide.models.segmenter import Segmenter, load_segmenter
 from shapeguide.storage.whole import read_table, write_table
 from shapeguide.studies.scores import AS_PREDICTED, COLUMNS, LARGEST, MEASURED, TEXT
 from shapeguide.studies.study import stopwatch
 from shapeguide.studies.systems.design import Condition, Variant
 from shapeguide.studies.systems.training import (
-    Restoration,
     SystemsStudy,
     restoration,
     restorers,
@@ -125,7 +123,7 @@ class _Bench:
     condition: Condition
     segmenters: dict[WeightsName, Segmenter]
     keys: tuple[_Key, ...]
-    restorations: dict[str, dict[WeightsName, Restoration]]
+    restorations: dict[str, Mapping[WeightsName, Restorer]]
     """By the name of the post-processing and the weights."""
 
     def rows(self, case: Case) -> Iterator[Row]:
@@ -148,22 +146,18 @@ class _Bench:
         self, segmenter: Segmenter, prepared: Volume, volume: Volume, keys: list[_Key]
     ) -> dict[_Key, LabelMap]:
         """Label maps on the grid of the volume: one pass of the network serves them all."""
-        probabilities = prepared_probabilities(segmenter, prepared.data)
-
-        def to_labels(found: NDArray[np.float32]) -> LabelMap:
-            back = resample_channels(found, prepared.grid, volume.grid)
-            return label_map_from(back, segmenter.structures, volume)
-
-        plain = to_labels(probabilities)
+        prediction = predict_prepared(segmenter, prepared, volume)
+        plain = prediction.label_map()
         found = {AS_PREDICTED: plain, LARGEST: keep_largest_component(plain)}
         for key in keys:
             name = key.postprocess
             if name not in self.restorations:
                 continue
-            restored = self.restorations[name][key.weights](probabilities)
+            restored = prediction.restored_by(self.restorations[name][key.weights])
             # Mostly there is nothing to restore.
-            same = np.array_equal(restored, probabilities)
-            found[name] = found[LARGEST] if same else keep_largest_component(to_labels(restored))
+            found[name] = (
+                restored.label_map(largest_component=True) if restored.restored else found[LARGEST]
+            )
         return {key: found[key.postprocess] for key in keys}
 
     def _scored(

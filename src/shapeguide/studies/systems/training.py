@@ -5,22 +5,20 @@ A guide or a restorer is trained once for all conditions of a regime and seed th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.inference.usual import calibrated
 from shapeguide.machine import choose_device
-from shapeguide.models.autoencoder_model import AutoencoderModel, reconstruct
+from shapeguide.models.autoencoder_model import AutoencoderModel
 from shapeguide.models.model_files import MODEL_FILE
-from shapeguide.models.restorer_model import RESTORER_FOLDER, RestorerModel, restore
+from shapeguide.models.restoration import Restorer
+from shapeguide.models.restorer_model import RESTORER_FOLDER, RestorerModel
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.storage.identity import FolderKind, claim
 from shapeguide.studies.scores import RESTORED, RESTORED_ALL_MAPS, RESTORED_BY_SRN
@@ -41,9 +39,6 @@ from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.segmentation import train_segmenter
 from shapeguide.training.stages.shape import train_shape
 from shapeguide.vocabulary import WeightsName
-
-Restoration: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Class probabilities (1 + structures, I, J, K) in the working space to cleaner ones."""
 
 SYSTEM = FolderKind("system", "system.json", identity=("name", "guidance"))
 """The folder of a condition, which notes what its system was when it was trained."""
@@ -270,7 +265,7 @@ def restoration(
     key: GuideKey,
     condition: Condition,
     segmenters: Mapping[WeightsName, Segmenter],
-) -> dict[WeightsName, Restoration]:
+) -> Mapping[WeightsName, Restorer]:
     """How a shape restorer or SRN's autoencoder restores the predictions of a condition.
 
     Args:
@@ -289,8 +284,7 @@ def restoration(
     model.network.to(choose_device(study.settings.machine.device))
     if isinstance(model, RestorerModel):
         share = study.settings.restorer.usual_share
-        models = calibrated(model, segmenters, study.cases(condition), share=share)
-        return {name: partial(restore, usual) for name, usual in models.items()}
+        return calibrated(model, segmenters, study.cases(condition), share=share)
     if isinstance(model, AutoencoderModel):
-        return dict.fromkeys(segmenters, partial(reconstruct, model))
+        return dict.fromkeys(segmenters, model)
     raise ConfigError(f"{key.text} restores no prediction; name a restorer or a guide of SRN")

@@ -15,6 +15,7 @@ from shapeguide.errors import CheckpointError, ConfigError, reason
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
 from shapeguide.models.restorer_model import RESTORER_FOLDER, USUAL_FILE
+from shapeguide.models.shape_model import SHAPE_FOLDER
 from shapeguide.storage.digest import content_digest, file_digest
 from shapeguide.storage.identity import FolderKind, claim, clear, compare, read_note
 from shapeguide.storage.whole import written_whole
@@ -24,7 +25,6 @@ from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.guidance import GUIDANCE_SETTINGS, GUIDE_GROUPS
 
 RUN_FILE = "run.json"
-SHAPE_FOLDER = "shape"
 SPLIT_FILE = "split.json"
 BRANCH_FILE = "before_guidance.safetensors"
 """Checkpoint of the last iteration without the shape loss, where other guidance can set in."""

@@ -16,7 +16,8 @@ from shapeguide.geometry.warp import draw_affine_warps, warp_images
 from shapeguide.losses import dice_loss
 from shapeguide.metrics.overlap import dice
 from shapeguide.models.quality import RestorationQuality
-from shapeguide.models.restorer_model import RestorerModel, restore
+from shapeguide.models.restoration import restore
+from shapeguide.models.restorer_model import RestorerModel
 from shapeguide.training.engine.seeds import Stream, generator_for
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.case_order import CaseOrder

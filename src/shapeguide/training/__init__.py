@@ -1,1 +1,1 @@
-"""Settings, the training loop and the two stages."""
+"""Settings, the training loop, the prepared cohort and the stages."""

@@ -146,3 +146,12 @@ def test_settings_that_do_not_fit_together_are_one_message(
     assert main(["train", "dataset.json", "--out", "run", *none]) == 2
     expected = "error: segmentation options: dice_iterations + guided_iterations must be at least 1"
     assert capsys.readouterr().err.startswith(expected)
+
+
+def test_a_command_of_an_earlier_version_says_its_new_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["experiment", "table1", "cohort"])
+    assert ended.value.code == 2
+    assert "now called study separation, study systems or study guidance" in capsys.readouterr().err

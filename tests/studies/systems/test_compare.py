@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from math import inf
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shapeguide.errors import ConfigError
+from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.report.theme import LIGHT, as_png
+from shapeguide.storage.whole import write_table
 from shapeguide.studies.scores import COLUMNS
 from shapeguide.studies.study import StudyFiles
 from shapeguide.studies.systems.compare import comparisons, pairs_to_compare, summary
@@ -20,6 +22,7 @@ from shapeguide.studies.systems.figures import (
     systems_figure,
     write_figures,
 )
+from shapeguide.studies.systems.scoring import read_scores
 from shapeguide.studies.systems.systems import SYSTEMS, GuidanceFactors, System, systems_named
 from shapeguide.studies.text import cell_rows, effect_rows, summary_rows
 from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
@@ -371,3 +374,46 @@ def test_seconds_of_cells_stand_beside_their_names() -> None:
         }
     )
     assert cell_rows(cells)[1] == ("all/0/shape", "1", "10", "3")
+
+
+def test_numbers_along_narrow_panels_do_not_run_into_each_other() -> None:
+    parts = []
+    for regime in ("all", "few5", "few3"):
+        parts.append(rows_of("plain", grid_of(0.7, 9.0), regime=regime))
+        parts.append(rows_of("a0.1-hard-none-r0.0", grid_of(0.7123, 8.8877), regime=regime))
+    factors = GuidanceFactors((0.1,), ("hard",), ("none",), (0.0,), (1.0,))
+    figure = effects_figure(main_effects(table_of(*parts), factors), LIGHT)
+    as_png(figure)
+    for row in range(3):
+        boxes = [
+            label.get_window_extent()
+            for axes in figure.axes[3 * row : 3 * row + 3]
+            for label in axes.get_xticklabels()
+            if label.get_text()
+        ]
+        inside = [box for box in boxes if box.width > 0]
+        assert len(inside) > 3
+        ordered = sorted(inside, key=lambda box: box.x0)
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(ordered))
+
+
+def test_cases_called_na_nan_and_null_stay_cases(tmp_path: Path) -> None:
+    names = ["NA", "nan", "null", "None", "007", "=1+1"]
+    table = table_of(rows_of("plain", grid_of(0.7, 9.0)), rows_of("shape", grid_of(0.8, 5.0)))
+    cases = sorted(table["case"].unique())
+    table = table[table["case"].isin(cases[: len(names)])]
+    table["case"] = table["case"].map(dict(zip(cases, names, strict=False)))
+    write_table(tmp_path / "scores.csv", table[list(COLUMNS)])
+    found = read_scores(tmp_path / "scores.csv")
+    assert set(found["case"]) == set(names)
+    assert set(summary(found)["cases"]) == {len(names)}
+    assert set(comparisons(found)["people"]) == {len(names)}
+
+
+@pytest.mark.parametrize("content", ["", "case\n1\n", "a,b\n1\n", "\x00\x01", '"'])
+def test_damaged_scores_of_a_cell_are_an_error_that_names_the_file(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "scores.csv").write_text(content)
+    with pytest.raises(CheckpointError, match=r"scores\.csv"):
+        read_scores(tmp_path / "scores.csv")

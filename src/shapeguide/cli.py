@@ -91,7 +91,10 @@ def _run(command: str, arguments: list[str], *, debug: bool) -> int:
     except (ShapeguideError, OSError) as error:
         if debug:
             raise
-        print(f"error: {_message(error)}", file=sys.stderr)
+        from shapeguide.launch import count, number
+
+        which = f" (process {number()})" if count() > 1 else ""
+        print(f"error{which}: {_message(error)}", file=sys.stderr)
         return REFUSED
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from shapeguide.launch import is_first
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.measure import Measurement
@@ -32,6 +34,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
     """
 
     def __init__(self, title: str, *, total: int, done: int, shown: bool) -> None:
+        shown = shown and is_first()
         self._progress = _bar(shown)
         self._task = self._progress.add_task(title, total=total, completed=done, figures=Figures())
         self._title, self._total, self._done_before = title, total, done

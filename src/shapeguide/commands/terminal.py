@@ -10,19 +10,22 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from shapeguide.launch import is_first
+
 
 def show_log() -> None:
     """Let the library's log appear on standard error."""
     handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("shapeguide").setLevel(logging.INFO)
+    logging.getLogger("shapeguide").setLevel(logging.INFO if is_first() else logging.WARNING)
     # Fabric says by itself what the stages say in their own words.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 def tell(text: str) -> None:
-    """Print a line of the result."""
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a line of the result; of several processes, the first does."""
+    if is_first():
+        Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:

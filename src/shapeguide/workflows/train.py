@@ -13,14 +13,15 @@ from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter, SegmenterDescription
 from shapeguide.models.shape_model import SHAPE_FOLDER, ShapeModel, load_shape_network
-from shapeguide.storage.lock import locked
 from shapeguide.storage.whole import write_json
 from shapeguide.training.cohort import cohort_of
 from shapeguide.training.engine.log import LOG_FILE, read_log
+from shapeguide.training.engine.processes import on_first
 from shapeguide.training.engine.run_folder import (
     SPLIT_FILE,
     check_run_folder,
     clear_run_folder,
+    locked_run_folder,
 )
 from shapeguide.training.guides import Guide
 from shapeguide.training.settings.groups import TrainSettings
@@ -74,15 +75,15 @@ def train(
             f"a shape network was given together with guidance {settings.guidance!r}; leave out "
             "one of them"
         )
-    check_run_folder(folder)
-    with locked(folder):
+    on_first(lambda: check_run_folder(folder))
+    with locked_run_folder(folder):
         if overwrite:
-            clear_run_folder(folder, dataset)
+            on_first(lambda: clear_run_folder(folder, dataset))
         guide = _given_guide(shape_network)
         segmenter = _train_stages(dataset, folder, settings, guide=guide, progress=progress)
         if test is not None:
             ids = {"train": [case.id for case in dataset], "test": [case.id for case in test]}
-            write_json(folder / SPLIT_FILE, ids)
+            on_first(lambda: write_json(folder / SPLIT_FILE, ids))
         return segmenter
 
 
@@ -138,7 +139,8 @@ def _train_stages(
             cohort, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress
         )
     segmenter = train_segmenter(cohort, guide, run_dir=folder, settings=settings, progress=progress)
-    if restores:
+
+    def calibrate() -> None:
         calibrate_restorer(
             folder,
             dataset,
@@ -146,4 +148,7 @@ def _train_stages(
             device=settings.machine.device,
             progress=progress,
         )
+
+    if restores:
+        on_first(calibrate)
     return segmenter

@@ -6,8 +6,8 @@ import logging
 
 from lightning_fabric import Fabric
 
+from shapeguide.launch import count, count_on_this_machine
 from shapeguide.machine import choose_device, choose_precision
-from shapeguide.training.engine import processes
 from shapeguide.training.settings.groups import MachineSettings
 from shapeguide.vocabulary import Precision
 
@@ -24,7 +24,7 @@ def start_fabric(machine: MachineSettings, *, precision: Precision | None = None
     device = choose_device(machine.device)
     chosen = precision or choose_precision(machine.precision, device)
     logger.info("computing on %s in %s", device.type, chosen)
-    together, here = processes.count(), processes.count_on_this_machine()
+    together, here = count(), count_on_this_machine()
     index = [device.index or 0] if device.type == "cuda" else 1
     fabric = Fabric(
         accelerator="gpu" if device.type == "cuda" else device.type,

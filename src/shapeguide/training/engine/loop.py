@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from shapeguide.errors import ShapeguideError
+from shapeguide.launch import is_first
 from shapeguide.progress import ProgressBar
 from shapeguide.training.engine import processes
 from shapeguide.training.engine.checkpoint import (
@@ -163,12 +164,10 @@ def train_loop(
         load_checkpoint(state, checkpoint, iterations=plan.iterations)
     start = state.iteration
     processes.wait_for_all()  # nobody writes before everybody has read
-    first = processes.is_first()
+    first = is_first()
     with (
         TrainingLog(run_dir, done=start, kept=first) as log,
-        ProgressBar(
-            plan.title, total=plan.iterations, done=start, shown=plan.progress and first
-        ) as bar,
+        ProgressBar(plan.title, total=plan.iterations, done=start, shown=plan.progress) as bar,
     ):
         keeper = _Keeper(state, plan.title, checkpoint)
         reporter = _Reporter(plan, log, bar)

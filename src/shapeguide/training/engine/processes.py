@@ -12,7 +12,6 @@ With one process everything here does nothing.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,28 +21,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shapeguide.errors import ConfigError, ShapeguideError
+from shapeguide.launch import count, is_first, number
 
 PlainT = TypeVar("PlainT")
-
-
-def count() -> int:
-    """How many processes train together: what torchrun says, or 1."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-
-
-def number() -> int:
-    """Which of them this is, from 0."""
-    return int(os.environ["RANK"]) if count() > 1 else 0
-
-
-def count_on_this_machine() -> int:
-    """How many of them run on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if count() > 1 else 1
-
-
-def is_first() -> bool:
-    """Whether this is the one that writes."""
-    return number() == 0
 
 
 def wait_for_all() -> None:
@@ -74,13 +54,13 @@ def on_first(work: Callable[[], PlainT]) -> PlainT:
         return work()
     _join()
     failed: BaseException | None = None
-    told: dict[str, Any] = {}
+    text = ""
     if is_first():
         try:
-            told = {"found": work()}
+            text = json.dumps({"found": work()})
         except BaseException as error:
-            failed, told = error, {"failed": str(error) or type(error).__name__}
-    told = json.loads(_from_first(json.dumps(told)))
+            failed, text = error, json.dumps({"failed": str(error) or type(error).__name__})
+    told = json.loads(_from_first(text))
     if failed is not None:
         raise failed
     if "failed" in told:
@@ -91,6 +71,9 @@ def on_first(work: Callable[[], PlainT]) -> PlainT:
 
 def shared(wrapped: nn.Module, learner: nn.Module, fabric: Fabric) -> nn.Module:
     """A network that each process runs on its rows of the batch, with the outputs of all.
+
+    Every tensor that it is called with has the items of the batch along its first axis, and so has
+    every tensor that it returns.
 
     Gradients flow through the rows of a process in that process only; DistributedDataParallel,
     which Fabric wraps around the network, brings them together.
@@ -116,30 +99,36 @@ class _Shared(nn.Module):
         norms = nn.modules.batchnorm._BatchNorm
         self._divided = not any(isinstance(part, norms) for part in learner.modules())
 
-    def forward(self, batch: Tensor, *others: Any, **options: Any) -> Tensor | tuple[Tensor, ...]:
-        """Outputs of all rows of a batch; the first argument alone has rows."""
+    def forward(self, *given: Any) -> Any:
+        """Outputs of all rows of a batch: a tensor, or several.
+
+        Raises:
+            ConfigError: If the batch cannot be shared out evenly.
+        """
         if not self.learner.training:
             with self._fabric.autocast():
-                alone: Tensor = self.learner(batch, *others, **options)
-            return alone
+                return self.learner(*given)
         if not self._divided:
-            whole: Tensor = self.wrapped(batch, *others, **options)
-            return whole
-        if len(batch) % count():
-            raise ConfigError(
-                f"a batch of {len(batch)} cannot be shared out to {count()} processes; choose a "
-                f"batch_size that is a multiple of {count()}, or another number of processes"
-            )
-        own = self.wrapped(batch.chunk(count())[number()], *others, **options)
-        if isinstance(own, tuple):
-            return tuple(_gathered(part) for part in own)
-        return _gathered(own)
+            return self.wrapped(*given)
+        found = self.wrapped(*(_own_rows(each) for each in given))
+        return _all_rows(found) if isinstance(found, Tensor) else tuple(map(_all_rows, found))
 
 
-def _gathered(own: Tensor) -> Tensor:
-    """The rows of all processes."""
-    rows: Tensor = _AllRows.apply(own)  # type: ignore[no-untyped-call]
-    return rows
+def _own_rows(given: Any) -> Any:
+    """The part of a tensor that this process works on; anything else as it is."""
+    if not isinstance(given, Tensor):
+        return given
+    if len(given) % count():
+        raise ConfigError(
+            f"a batch of {len(given)} cannot be shared out to {count()} processes; choose a "
+            f"batch_size that is a multiple of {count()}, or another number of processes"
+        )
+    return given.chunk(count())[number()]
+
+
+def _all_rows(own: Tensor) -> Tensor:
+    gathered: Tensor = _AllRows.apply(own)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 class _AllRows(torch.autograd.Function):

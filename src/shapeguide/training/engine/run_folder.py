@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from shapeguide.models.restorer_model import RESTORER_FOLDER, USUAL_FILE
 from shapeguide.models.shape_model import SHAPE_FOLDER
 from shapeguide.storage.digest import content_digest, file_digest
 from shapeguide.storage.identity import FolderKind, claim, clear, compare, read_note
+from shapeguide.storage.lock import locked
 from shapeguide.storage.whole import written_whole
+from shapeguide.training.engine import processes
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.engine.log import LOG_FILE, TENSORBOARD_FOLDER
 from shapeguide.training.settings.groups import TrainSettings
@@ -101,6 +104,19 @@ def claim_run_folder(
         replace=not begun,
     )
     return found.state == "same" and (folder / MODEL_FILE).is_file()
+
+
+@contextmanager
+def locked_run_folder(folder: Path) -> Iterator[None]:
+    """Train in a folder alone; of several processes that train together, the first holds it.
+
+    Raises:
+        ConfigError: If another training works in it.
+        CheckpointError: If it cannot be written.
+    """
+    with ExitStack() as stack:
+        processes.on_first(lambda: stack.enter_context(locked(folder)))
+        yield
 
 
 def check_run_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from shapeguide.training.engine.checkpoint import TrainingState
 from shapeguide.training.engine.fabric import start_fabric
 from shapeguide.training.engine.loop import Course, LoopPlan, LoopTask, train_loop
 from shapeguide.training.engine.processes import on_first, shared
-from shapeguide.training.engine.run_folder import claim_run_folder
+from shapeguide.training.engine.run_folder import claim_run_folder, locked_run_folder
 from shapeguide.training.engine.weight_average import WeightAverage
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.vocabulary import Precision
@@ -105,23 +105,25 @@ def run_stage(stage: Stage[ModelT_co], *, run_dir: str | Path, progress: bool) -
         progress: Show a progress bar.
 
     Raises:
-        ConfigError: If the folder belongs to another run, or the stage refuses its settings.
+        ConfigError: If the folder belongs to another run, or the stage refuses its settings,
+            or another process trains there.
         DataError: If a case cannot be used.
     """
     folder, settings, cohort = Path(run_dir), stage.settings, stage.cohort
     stage.check()
-    finished = on_first(
-        lambda: claim_run_folder(
-            folder,
-            stage=stage.name,
-            settings=settings,
-            train=cohort.train,
-            validation=cohort.validation,
+    with locked_run_folder(folder):
+        finished = on_first(
+            lambda: claim_run_folder(
+                folder,
+                stage=stage.name,
+                settings=settings,
+                train=cohort.train,
+                validation=cohort.validation,
+            )
         )
-    )
-    if not finished:
-        _train(stage, folder, progress)
-    return stage.load(folder)
+        if not finished:
+            _train(stage, folder, progress)
+        return stage.load(folder)
 
 
 def _train(stage: Stage[Any], folder: Path, progress: bool) -> None:

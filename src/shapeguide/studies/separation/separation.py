@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from shapeguide.metrics.statistics import middle, times_drawn
-from shapeguide.models.shape_network import ShapeNetwork, signature_distance
+from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.shape import MaskBank
+from shapeguide.training.shape.separation import any_stranger, draw_views
 
-AT_ONCE = 8
 RESAMPLES = 2000
 
 
@@ -86,7 +83,7 @@ class Separation:
 def measure_separation(
     network: ShapeNetwork, bank: MaskBank, *, pairs: int, generator: torch.Generator
 ) -> Separation:
-    """Draw warped copies of every case and compare them.
+    """Draw warped copies of every case and compare them, by the estimator of the training.
 
     Args:
         network: A trained network of one structure.
@@ -95,25 +92,15 @@ def measure_separation(
         pairs: Pairs of either kind; every case starts equally many, but for a rest.
         generator: Source of all randomness, on the CPU.
     """
-    count, people = len(bank.masks), _people(bank)
-    other = torch.from_numpy(people[:, None] != people[None])
-    views = 1 + ceil(pairs / count)
-    copies = torch.stack(
-        [torch.cat(list(_signatures(network, bank, generator))) for _ in range(views)]
-    )
-    case = torch.arange(pairs) % count
-    view, other_view = _two_of(views, pairs, generator)
-    other_case = torch.multinomial(other[case].double(), 1, generator=generator)[:, 0]
-    start = copies[view, case]
-    same = signature_distance(start, copies[other_view, case])[:, 0]
-    different = signature_distance(start, copies[other_view, other_case])[:, 0]
+    (views,) = draw_views(network, bank, pairs, generator)
+    drawn = views.pairs(pairs, generator, any_stranger)
     return Separation(
-        cases=case.numpy(),
-        same=same.cpu().double().numpy(),
-        different=different.cpu().double().numpy(),
-        found=np.stack([_found(copies[v], copies[v - 1], other) for v in range(views)]),
-        signature_std=_spread(copies),
-        people=people,
+        cases=drawn.cases.numpy(),
+        same=drawn.same.cpu().double().numpy(),
+        different=drawn.different.cpu().double().numpy(),
+        found=views.finds(step=-1).cpu().numpy(),
+        signature_std=views.spread,
+        people=_people(bank),
     )
 
 
@@ -122,38 +109,3 @@ def _people(bank: MaskBank) -> NDArray[np.int64]:
     numbers = {name: number for number, name in enumerate(dict.fromkeys(bank.people))}
     count = len(bank.masks)
     return np.array([numbers[name] for name in bank.people] if numbers else range(count))
-
-
-def _signatures(
-    network: ShapeNetwork, bank: MaskBank, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """One signature of each case under a fresh warp, in parts of (n, 1, i, j, k)."""
-    for part in bank.masks.split(AT_ONCE):
-        yield network(bank.warped(part, generator=generator), spacing_mm=bank.spacing_mm)
-
-
-def _two_of(views: int, pairs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two different views for each pair."""
-    first = torch.randint(views, (pairs,), generator=generator)
-    return first, (first + torch.randint(1, views, (pairs,), generator=generator)) % views
-
-
-def _found(queries: Tensor, gallery: Tensor, other: Tensor) -> NDArray[np.bool_]:
-    """Whether each query's nearest in the gallery is its own case, both (cases, 1, i, j, k).
-
-    Candidates are the case itself and those of other people, where `other` (cases, cases) says so.
-    Equally near to another case is not found, so a network that gives one signature finds nobody.
-    """
-    # Row by row: all pairs at once would be large at whole-volume size.
-    distances = torch.stack([signature_distance(gallery, one[None])[:, 0] for one in queries])
-    nearest = distances.masked_fill(~other.to(distances.device), torch.inf).amin(1)
-    found: NDArray[np.bool_] = (distances.diagonal() < nearest).cpu().numpy()
-    return found
-
-
-def _spread(copies: Tensor) -> float:
-    """Mean distance of the cases' mean signatures from their centre, over their mean size."""
-    centres = copies.mean(0).flatten(1)
-    size = float(centres.norm(dim=1).mean())
-    spread = float((centres - centres.mean(0)).norm(dim=1).mean())
-    return spread / size if size > 0 else 0.0

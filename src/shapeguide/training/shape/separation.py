@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,8 @@ class PairDistances:
     """Pairs of one case under two warps, shape (pairs,); empty with fewer than two people."""
     different: Tensor
     """Pairs of two people, shape (pairs,)."""
+    cases: Tensor
+    """The case that both pairs of a row start from, shape (pairs,), from 0."""
 
     @property
     def ratio(self) -> float:
@@ -47,8 +50,8 @@ def pair_distances(
         generator: Source of all randomness, on the CPU; the same gives the pairs of
             `measure_quality`.
     """
-    drawn = _draw_signatures(network, bank, pairs, generator)
-    return [_pairs_of(one, pairs, generator) for one in drawn]
+    drawn = draw_views(network, bank, pairs, generator)
+    return [one.pairs(pairs, generator, next_stranger) for one in drawn]
 
 
 @torch.no_grad()
@@ -69,8 +72,8 @@ def measure_quality(
         generator: Source of all randomness, on the CPU.
         held_out: Whether the network never saw these cases; only noted.
     """
-    drawn = _draw_signatures(network, bank, pairs, generator)
-    return [_quality_of(_pairs_of(one, pairs, generator), one, held_out) for one in drawn]
+    drawn = draw_views(network, bank, pairs, generator)
+    return [_quality_of(one.pairs(pairs, generator, next_stranger), one, held_out) for one in drawn]
 
 
 def mean_distance_between_cases(
@@ -90,8 +93,26 @@ def _signatures(network: ShapeNetwork, bank: MaskBank, generator: torch.Generato
     return torch.cat(parts)
 
 
+Another = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"""Draws somebody else: the cases (pairs,), who is somebody else, and the source of randomness."""
+
+
+def next_stranger(case: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
+    """Any other case, and where it shows the same person the next that does not."""
+    cases = len(other)
+    found = (case + torch.randint(1, cases, (len(case),), generator=generator)) % cases
+    for _ in range(cases):
+        found = torch.where(other[case, found], found, (found + 1) % cases)
+    return found
+
+
+def any_stranger(case: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
+    """Any case of somebody else, each as likely as the others."""
+    return torch.multinomial(other[case].double(), 1, generator=generator)[:, 0]
+
+
 @dataclass(frozen=True, eq=False)
-class _Views:
+class Views:
     """Signatures of one structure, of the cases that have it."""
 
     structure: str
@@ -100,10 +121,48 @@ class _Views:
     other: Tensor
     """Whether two cases show different people, bool (cases, cases)."""
 
+    def pairs(self, count: int, generator: torch.Generator, another: Another) -> PairDistances:
+        """Distances of so many pairs of either kind; every case starts equally many, but a rest."""
+        signatures, other = self.signatures, self.other
+        views, cases = signatures.shape[:2]
+        if not other.any():
+            none = torch.empty(0)
+            return PairDistances(self.structure, none, none, torch.empty(0, dtype=torch.long))
+        case = torch.arange(count) % cases
+        view = torch.randint(views, (count,), generator=generator)
+        other_view = (view + torch.randint(1, views, (count,), generator=generator)) % views
+        other_case = another(case, other, generator)
+        anchor = signatures[view, case][None]
+        same = signature_distance(anchor, signatures[other_view, case][None])[0]
+        different = signature_distance(anchor, signatures[other_view, other_case][None])[0]
+        return PairDistances(self.structure, same, different, case)
 
-def _draw_signatures(
+    def finds(self, *, step: int) -> Tensor:
+        """Whether the nearest is the case itself, under another warp: bool (views, cases).
+
+        Each view is searched for in the one that lies a step after it. Other scans of the same
+        person are not among the candidates, and an equal distance is not a find.
+        """
+        signatures = self.signatures.flatten(2)
+        other = self.other.to(signatures.device)
+        found = []
+        for queries, gallery in zip(signatures, signatures.roll(-step, 0), strict=True):
+            distances = torch.cdist(queries, gallery, compute_mode="donot_use_mm_for_euclid_dist")
+            nearest = distances.masked_fill(~other, torch.inf).amin(1)
+            found.append(distances.diagonal() < nearest)
+        return torch.stack(found)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of signatures between cases, over their mean size."""
+        centres = self.signatures.mean(0)
+        size = centres.flatten(1).norm(dim=1).mean().clamp(min=1e-12)
+        return float((centres - centres.mean(0)).flatten(1).norm(dim=1).mean() / size)
+
+
+def draw_views(
     network: ShapeNetwork, bank: MaskBank, pairs: int, generator: torch.Generator
-) -> list[_Views]:
+) -> list[Views]:
     """Signatures of each structure under so many warps as the pairs take."""
     views = 1 + -(-pairs // len(bank.masks))
     signatures = torch.stack([_signatures(network, bank, generator) for _ in range(views)])
@@ -112,61 +171,23 @@ def _draw_signatures(
     other = torch.tensor([[known[a] != known[b] for b in cases] for a in cases])
     found = []
     for s, (name, there) in enumerate(zip(network.structures, bank.present().T.cpu(), strict=True)):
-        found.append(_Views(name, signatures[:, there, s], other[there][:, there]))
+        found.append(Views(name, signatures[:, there, s], other[there][:, there]))
     return found
 
 
-def _pairs_of(drawn: _Views, pairs: int, generator: torch.Generator) -> PairDistances:
-    """Distances of pairs drawn from the signatures of one structure."""
-    signatures, other = drawn.signatures, drawn.other
-    views, cases = signatures.shape[:2]
-    if not other.any():
-        return PairDistances(drawn.structure, torch.empty(0), torch.empty(0))
-    case = torch.arange(pairs) % cases
-    view = torch.randint(views, (pairs,), generator=generator)
-    other_view = (view + torch.randint(1, views, (pairs,), generator=generator)) % views
-    other_case = (case + torch.randint(1, cases, (pairs,), generator=generator)) % cases
-    # Two scans of one person are no pair of two people: the next case that is somebody else.
-    for _ in range(cases):
-        other_case = torch.where(other[case, other_case], other_case, (other_case + 1) % cases)
-    anchor = signatures[view, case][None]
-    same = signature_distance(anchor, signatures[other_view, case][None])[0]
-    different = signature_distance(anchor, signatures[other_view, other_case][None])[0]
-    return PairDistances(drawn.structure, same, different)
-
-
-def _quality_of(distances: PairDistances, drawn: _Views, held_out: bool) -> ShapeQuality:
+def _quality_of(distances: PairDistances, drawn: Views, held_out: bool) -> ShapeQuality:
     """Figures of one structure."""
     name, cases = drawn.structure, drawn.signatures.shape[1]
     if not len(distances.same):
         return ShapeQuality(structure=name, cases=cases, held_out=held_out)
-    centres = drawn.signatures.mean(0)
-    size = centres.flatten(1).norm(dim=1).mean().clamp(min=1e-12)
-    spread = (centres - centres.mean(0)).flatten(1).norm(dim=1).mean() / size
     return ShapeQuality(
         structure=name,
         same=float(distances.same.mean()),
         different=float(distances.different.mean()),
         ratio=distances.ratio,
         auc=distances.auc,
-        signature_std=float(spread),
+        signature_std=drawn.spread,
         cases=cases,
         held_out=held_out,
-        rank1=_rank1(drawn),
+        rank1=float(drawn.finds(step=1).float().mean()),
     )
-
-
-def _rank1(drawn: _Views) -> float:
-    """Share of searches in which the nearest is the case itself, under another warp.
-
-    Each view is searched for in the next. Other scans of the same person are not among the
-    candidates, and an equal distance is not a find.
-    """
-    signatures = drawn.signatures.flatten(2)
-    other = drawn.other.to(signatures.device)
-    found = []
-    for queries, gallery in zip(signatures, signatures.roll(-1, 0), strict=True):
-        distances = torch.cdist(queries, gallery, compute_mode="donot_use_mm_for_euclid_dist")
-        nearest = distances.masked_fill(~other, torch.inf).amin(1)
-        found.append((distances.diagonal() < nearest).float())
-    return float(torch.cat(found).mean())

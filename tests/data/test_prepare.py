@@ -321,6 +321,29 @@ def test_label_maps_that_do_not_fit_in_memory_come_from_the_cache(
     assert sorted(read) == ["label_map", "volume"]
 
 
+@pytest.mark.parametrize(
+    ("space", "again"),
+    [
+        (SPACE, 0),
+        (WorkingSpace(ONE_MM, (16, 16, 8)), 1),
+        (WorkingSpace(ONE_MM, (16, 16, 16), "structure"), 1),
+    ],
+    ids=["whole", "cropped", "elsewhere"],
+)
+def test_an_image_that_is_prepared_whole_is_not_read_again_for_prediction(
+    tmp_path: Path, read: list[str], space: WorkingSpace, again: int
+) -> None:
+    case = write_case(tmp_path)
+    prepared = PreparedCases([case], space)
+    expected = prepare_volume(case.read_volume(), space).data
+    prepared.prepare_all()
+    read.clear()
+    found = prepared.whole_image(case)
+    assert found.shape == expected.shape
+    assert (found == expected).all()
+    assert read == ["volume"] * again
+
+
 def test_no_cases_are_an_empty_sequence() -> None:
     assert list(PreparedCases((), SPACE)) == []
 

@@ -8,6 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shapeguide.data.cache import default_cache_dir, entry_key, load_entry, store_entry
 from shapeguide.data.case import Case, naming
 from shapeguide.data.prepare import (
@@ -16,8 +19,10 @@ from shapeguide.data.prepare import (
     add_image,
     prepare_case,
     prepare_label_map,
+    prepare_volume,
 )
-from shapeguide.data.working_space import WorkingSpace
+from shapeguide.data.working_space import WorkingSpace, lengths_at
+from shapeguide.geometry.resample import ras_grid
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +98,21 @@ class PreparedCases(Sequence[PreparedCase]):
     def label_maps(self) -> Iterator[PreparedLabelMap]:
         """The label map of every case, in turn."""
         return map(self.label_map, range(len(self)))
+
+    def whole_image(self, case: Case) -> NDArray[np.float32]:
+        """The image of a scan, whole, as `prepare_volume` gives it for prediction.
+
+        A case whose prepared image shows all of the scan is not read again.
+
+        Raises:
+            DataError: If the case cannot be used.
+        """
+        space = self.space
+        lengths = lengths_at(ras_grid(case.read_grid()), space.spacing_mm)
+        fits = all(n <= most for n, most in zip(lengths, space.spatial_shape, strict=True))
+        if case in self.cases and fits and space.centre == "volume":
+            return self[self.cases.index(case)].image
+        return prepare_volume(case.read_volume(), space).data
 
     def prepare_all(self) -> None:
         """Prepare every case now, so that worker processes share them and bad cases show early.

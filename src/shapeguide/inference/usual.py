@@ -7,12 +7,15 @@ good. What needs it are predictions unlike those that the segmenter usually make
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.prepare import prepare_volume
 from shapeguide.inference.prediction import prepared_probabilities
@@ -32,6 +35,7 @@ from shapeguide.progress import ProgressBar
 from shapeguide.storage.whole import write_json
 from shapeguide.vocabulary import USUAL_SHARE, WeightsName
 
+ImageOf: TypeAlias = Callable[[Case], NDArray[np.float32]]
 FEWEST_SCANS = 10
 """With fewer, which a segmenter also learns by heart, what is usual cannot be known."""
 MOST_SCANS = 40
@@ -46,6 +50,7 @@ def calibrated(
     dataset: Dataset,
     *,
     share: float = USUAL_SHARE,
+    image_of: ImageOf | None = None,
     progress: bool = False,
 ) -> dict[WeightsName, RestorerModel]:
     """A restorer that leaves alone what a segmenter usually predicts.
@@ -56,6 +61,8 @@ def calibrated(
         dataset: The scans that they learnt from, with those held out for validation; their label
             maps are not used.
         share: Of these scans that would be left alone; 0 leaves none alone.
+        image_of: Gives the image of a scan as `prepare_volume` does, for whoever has it already;
+            without it the scans are read.
         progress: Show a progress bar.
 
     Returns:
@@ -75,7 +82,7 @@ def calibrated(
     space = next(iter(segmenters.values())).space
     with ProgressBar("usual scans", total=len(cases), done=0, shown=progress) as bar:
         for done, case in enumerate(cases, start=1):
-            image = prepare_volume(case.read_volume(), space).data
+            image = image_of(case) if image_of else prepare_volume(case.read_volume(), space).data
             for name, segmenter in segmenters.items():
                 seen = prepared_probabilities(segmenter, image)
                 found[name].append(disagreement(restorer, seen))
@@ -92,6 +99,7 @@ def calibrate_restorer(
     *,
     share: float = USUAL_SHARE,
     device: str = "auto",
+    image_of: ImageOf | None = None,
     progress: bool = True,
 ) -> None:
     """Measure what is usual for the segmenter of a run, for the restorer inside its folder.
@@ -106,6 +114,7 @@ def calibrate_restorer(
             ten nothing is measured, and every prediction is restored.
         share: Of these scans that would be left alone.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        image_of: See `calibrated`.
         progress: Show a progress bar.
 
     Raises:
@@ -123,7 +132,9 @@ def calibrate_restorer(
     first = next(iter(segmenters.values()))
     restorer = load_restorer(folder)
     restorer = replace(restorer, network=restorer.network.to(first.device))
-    models = calibrated(restorer, segmenters, dataset, share=share, progress=progress)
+    models = calibrated(
+        restorer, segmenters, dataset, share=share, image_of=image_of, progress=progress
+    )
     usual = {
         name: model.usual_disagreement
         for name, model in models.items()

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.data.working_space import WorkingSpace, choose_working_space
@@ -55,6 +59,11 @@ class Cohort:
     def held_out(self) -> bool:
         """Whether there are validation cases."""
         return self.validation is not None
+
+    def whole_image(self, case: Case) -> NDArray[np.float32]:
+        """The image of one of the cases, whole, as prediction sees it; see `PreparedCases`."""
+        held_out = case in self.validation_cases.cases
+        return (self.validation_cases if held_out else self.train_cases).whole_image(case)
 
     @property
     def measured_cases(self) -> PreparedCases:

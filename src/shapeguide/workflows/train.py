@@ -146,6 +146,7 @@ def _train_stages(
             dataset,
             share=settings.restorer.usual_share,
             device=settings.machine.device,
+            image_of=cohort.whole_image,
             progress=progress,
         )
 

@@ -61,7 +61,7 @@ class MaskBank:
         return self.warped(masks, generator=generator)
 
     def _warped_hard(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
-        """As `warped`, with a hard edge."""
+        """The same as `warped` gives, with a hard edge."""
         warps = draw_affine_warps(self.limits, count=len(masks), generator=generator)
         each = warps.repeat_interleave(masks.shape[1], dim=0)
         classes = masks.to(torch.uint8).flatten(0, 1)

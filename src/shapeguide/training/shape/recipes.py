@@ -73,9 +73,9 @@ class Recipe:
     """How an objective trains, and the smallest training that it makes sense for."""
 
     batches: Callable[[Drawing, ShapeNetwork], Batches]
-    """Of a network whose pose is fitted."""
+    """What is drawn for a network, whose pose is fitted."""
     terms: Callable[[nn.Module, ShapeBatch], ShapeTerms]
-    """Of the learner, and a batch."""
+    """What the learner makes of a batch."""
     decodes: bool = False
     fewest_cases: int = 1
     """Cases that must have each structure."""

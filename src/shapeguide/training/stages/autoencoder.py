@@ -94,7 +94,7 @@ class AutoencoderStage:
 
     @property
     def title(self) -> str:
-        """Of progress bar and errors."""
+        """What progress bar and errors call it."""
         return f"{self.flavour} autoencoder"
 
     @property

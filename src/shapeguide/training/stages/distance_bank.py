@@ -32,7 +32,7 @@ class DistanceBank:
     spacing_mm: tuple[float, float, float]
     """Voxel spacing of the working space."""
     window: tuple[slice, ...]
-    """Of the working space."""
+    """Part of the working space."""
     units_mm: tuple[float, ...]
     """Unit of each structure, see `unit_mm`."""
     offsets: tuple[tuple[float, float, float], ...]
@@ -121,7 +121,7 @@ def _window_of(cases: PreparedCases) -> tuple[slice, ...]:
 def _offsets(
     cases: PreparedCases, window: tuple[slice, ...], structures: int
 ) -> tuple[tuple[float, float, float], ...]:
-    """As in `DistanceBank`; 0 for a structure that no case holds."""
+    """Those of `DistanceBank`; 0 for a structure that no case holds."""
     middle = np.array([(part.start + part.stop - 1) / 2 for part in window])
     found: list[list[NDArray[np.float64]]] = [[] for _ in range(structures)]
     for case in cases.label_maps():

@@ -25,12 +25,12 @@ from shapeguide.training.stages.classes import with_background
 from shapeguide.training.stages.distance_bank import DistanceBank
 
 EDGE_SOFTNESS_MM = 0.7
-"""Of the probabilities to give back: a sharp edge as coarse voxels show it."""
+"""How soft the edge to give back is: a sharp edge as coarse voxels show it."""
 CROSS_ENTROPY_WEIGHT = 2.0
 ABSENT_VOXELS = 1.0
 """Added to both sums of the Dice loss, so that a structure that is not there costs little."""
 SPOILT_COPIES = 4
-"""Of each case, when it is measured how well a restorer works."""
+"""How many of each case are restored when it is measured how well a restorer works."""
 
 
 @dataclass(frozen=True)

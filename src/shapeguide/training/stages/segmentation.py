@@ -89,7 +89,7 @@ class SegmentationStage:
 
     @property
     def title(self) -> str:
-        """Of progress bar and errors."""
+        """What progress bar and errors call it."""
         return "plain segmenter" if self.settings.guidance == "none" else "guided segmenter"
 
     @property

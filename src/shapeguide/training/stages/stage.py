@@ -47,7 +47,7 @@ class Stage(Protocol[ModelT_co]):
 
     @property
     def name(self) -> str:
-        """As `run.json` states it."""
+        """Its name in `run.json`."""
         ...
 
     @property
@@ -67,7 +67,7 @@ class Stage(Protocol[ModelT_co]):
 
     @property
     def title(self) -> str:
-        """Of progress bar and errors."""
+        """What progress bar and errors call it."""
         ...
 
     @property

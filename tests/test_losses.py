@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from shapeguide.losses import (
 )
 from shapeguide.metrics.overlap import dice
 from shapeguide.metrics.surface import hausdorff_mm, surface_distances
+from shapeguide.models.shape_model import load_shape_network
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
 
 SPACING = (1.0, 1.0, 1.0)
@@ -234,3 +237,42 @@ def test_loss_terms_name_what_is_there() -> None:
     terms = LossTerms(dice=torch.tensor(0.2), cross_entropy=torch.tensor(0.1))
     assert list(terms.watched()) == ["dice", "cross_entropy"]
     assert terms.total.item() == pytest.approx(0.3)
+
+
+def test_shape_loss_takes_a_network_its_model_or_a_run_folder(
+    run_by_hand: Callable[..., Path],
+) -> None:
+    folder = run_by_hand()
+    model = load_shape_network(folder)
+    masks = torch.zeros((1, 2, 16, 16, 16))
+    masks[:, 0, 4:9, 3:9, 2:8] = masks[:, 1, 9:13, 9:14, 9:12] = 1
+    losses = [
+        ShapeLoss(given, spacing_mm=SPACING)(masks.flip(2), masks).item()
+        for given in (model.network, model, folder, folder / "shape", str(folder))
+    ]
+    assert losses[0] > 0
+    assert losses == [losses[0]] * 5
+    with pytest.raises(TypeError, match="or the run folder that holds it, found Linear"):
+        ShapeLoss(torch.nn.Linear(1, 1), spacing_mm=SPACING)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "spacing_mm", [(0.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0), (float("nan"),) * 3]
+)
+def test_shape_loss_refuses_a_spacing_that_is_none(spacing_mm: tuple[float, float, float]) -> None:
+    with pytest.raises(ConfigError, match="three positive spacings in mm along R, A, S"):
+        ShapeLoss(network("canonical"), spacing_mm=spacing_mm)
+
+
+def test_shape_loss_refuses_what_is_no_probability() -> None:
+    loss, masks = ShapeLoss(network("canonical"), spacing_mm=SPACING), ball(5)
+    with pytest.raises(ValueError, match=r"probabilities lie in \[0, 1\].*softmax"):
+        loss(8 * masks - 4, masks)
+    with pytest.raises(ValueError, match="found nan to nan"):
+        loss(masks * float("nan"), masks)
+    with pytest.raises(ValueError, match="reference lie in"):
+        loss(masks, 2 * masks)
+    with pytest.raises(ValueError, match="without the background, found"):
+        loss(torch.cat([1 - masks, masks], 1), torch.cat([1 - masks, masks], 1))
+    with pytest.raises(ValueError, match="without the background, found"):
+        loss(masks[0], masks[0])

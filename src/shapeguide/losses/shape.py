@@ -7,14 +7,21 @@ smooth cap.
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from shapeguide.errors import ConfigError
 from shapeguide.losses.region import check_same_shape
 from shapeguide.losses.terms import GuideLoss, GuideTerms
+from shapeguide.models.shape_model import ShapeModel, load_shape_network
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
 from shapeguide.vocabulary import CapForm, ShapeDistance
+
+RANGE_TOLERANCE = 1e-3
+"""Probabilities of half precision may leave [0, 1] by this much."""
 
 
 def hard_cap(distances: Tensor, cap: float) -> Tensor:
@@ -34,22 +41,28 @@ def smooth_cap(distances: Tensor, cap: float) -> Tensor:
 class ShapeLoss(GuideLoss):
     """Distance between the shapes of prediction and reference, by a frozen shape network.
 
-    Drops into any training loop: `loss = dice + 0.1 * shape_loss(probabilities, one_hot)`.
+    Drops into any training loop: `loss = dice + 0.1 * shape_loss(probabilities, one_hot)`. It
+    expects what the network was trained on: axes that run to the right, to the front and up (RAS),
+    probabilities in [0, 1] and not logits, one channel for each structure in the order of the
+    network, without the background.
 
     Args:
-        shape_network: Trained; it is frozen here and never trained through this loss.
-        spacing_mm: Voxel spacing of the masks that will come.
+        shape_network: A trained network, its `ShapeModel`, or the run folder that holds it. It is
+            frozen here and never trained through this loss.
+        spacing_mm: Voxel spacing of the masks that will come, along R, A and S.
         cap: Largest loss of one structure.
         cap_form: `hard` as published or `smooth`.
         distance: `raw` as published, or `calibrated`: 1 is as far as two people are apart.
 
     Raises:
-        ConfigError: If the cap is not positive, or a calibration is missing.
+        ConfigError: If the cap or a spacing is not positive, or a calibration is missing.
+        CheckpointError: If the folder holds no finished shape network.
+        TypeError: If something else than a shape network is given.
     """
 
     def __init__(
         self,
-        shape_network: ShapeNetwork,
+        shape_network: ShapeNetwork | ShapeModel | str | Path,
         *,
         spacing_mm: tuple[float, float, float],
         cap: float = 1.0,
@@ -59,6 +72,13 @@ class ShapeLoss(GuideLoss):
         super().__init__()
         if not cap > 0:
             raise ConfigError(f"the cap of the shape loss must be positive, found {cap}")
+        steps = [*spacing_mm]
+        if len(steps) != 3 or not all(0 < step < math.inf for step in steps):
+            raise ConfigError(
+                f"the shape loss needs three positive spacings in mm along R, A, S, found "
+                f"{tuple(spacing_mm)}"
+            )
+        shape_network = _network_of(shape_network)
         if distance == "calibrated" and not (shape_network.calibration > 0).all():
             raise ConfigError(
                 "the shape network has no calibration (all training cases look alike to it); "
@@ -79,9 +99,29 @@ class ShapeLoss(GuideLoss):
 
         Returns:
             Scalar in [0, cap]; 0 when the reference holds no structure.
+
+        Raises:
+            ValueError: If the shapes differ or are not those of the structures, or values are NaN
+                or outside [0, 1], as logits are.
         """
+        for name, masks in (("probabilities", probabilities), ("reference", reference)):
+            self._check(name, masks)
         distances, present = self.distances(probabilities, reference)
         return self.reduce(distances, present)
+
+    def _check(self, name: str, masks: Tensor) -> None:
+        structures = self.shape_network.structures
+        if masks.ndim != 5 or masks.shape[1] != len(structures):
+            raise ValueError(
+                f"{name} have shape (B, S, I, J, K) with the {len(structures)} structures "
+                f"{', '.join(structures)} and without the background, found {tuple(masks.shape)}"
+            )
+        low, high = (float(end) for end in masks.detach().aminmax())
+        if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+            raise ValueError(
+                f"{name} lie in [0, 1], found {low:g} to {high:g}; take the softmax or sigmoid of "
+                "logits, and look for the cause of NaN before the loss"
+            )
 
     def guide(self, probabilities: Tensor, reference: Tensor) -> GuideTerms:
         """The loss as a guide; `shape_distance` is the mean distance before the cap."""
@@ -118,3 +158,15 @@ class ShapeLoss(GuideLoss):
     def capped_share(self, distances: Tensor, present: Tensor) -> Tensor:
         """Share of present structures whose distance is at least the cap: a scalar in [0, 1]."""
         return ((distances >= self.cap) & present).sum() / present.sum().clamp(min=1)
+
+
+def _network_of(given: ShapeNetwork | ShapeModel | str | Path) -> ShapeNetwork:
+    if isinstance(given, str | Path):
+        given = load_shape_network(given)
+    network = given.network if isinstance(given, ShapeModel) else given
+    if not isinstance(network, ShapeNetwork):
+        raise TypeError(
+            f"the shape loss takes a shape network, its model, or the run folder that holds it, "
+            f"found {type(network).__name__}"
+        )
+    return network

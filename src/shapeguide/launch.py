@@ -23,3 +23,8 @@ def count_on_this_machine() -> int:
 def is_first() -> bool:
     """Whether this is the one that writes, and speaks."""
     return number() == 0
+
+
+def is_started_by_fabric() -> bool:
+    """Whether `fabric run` has started it: then processes are joined without being asked to."""
+    return os.environ.get("LT_CLI_USED") == "1"

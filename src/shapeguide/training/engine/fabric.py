@@ -6,7 +6,7 @@ import logging
 
 from lightning_fabric import Fabric
 
-from shapeguide.launch import count, count_on_this_machine
+from shapeguide.launch import count, count_on_this_machine, is_started_by_fabric
 from shapeguide.machine import choose_device, choose_precision
 from shapeguide.training.settings.groups import MachineSettings
 from shapeguide.vocabulary import Precision
@@ -33,6 +33,6 @@ def start_fabric(machine: MachineSettings, *, precision: Precision | None = None
         strategy="auto" if together == 1 else "ddp",
         precision="bf16-mixed" if chosen == "bf16" else "32-true",
     )
-    if together > 1:
+    if together > 1 and not is_started_by_fabric():
         fabric.launch()
     return fabric

@@ -5,25 +5,25 @@ import torch
 
 from shapeguide.errors import ConfigError
 from shapeguide.models.shape_network import ShapeNetwork, signature_distance
-from shapeguide.models.unet import UNet3d
+from shapeguide.models.unet import UNet
 
 SPACING = (1.0, 1.0, 1.0)
 
 
 def test_unet_gives_logits_on_the_grid_of_the_image() -> None:
-    network = UNet3d(1, 3, (4, 8, 16))
+    network = UNet(1, 3, (4, 8, 16))
     assert network(torch.randn((2, 1, 8, 12, 16))).shape == (2, 3, 8, 12, 16)
 
 
 def test_unet_refuses_a_grid_that_it_cannot_halve() -> None:
     with pytest.raises(ValueError, match="multiples of 4"):
-        UNet3d(1, 2, (4, 8, 16))(torch.randn((1, 1, 8, 10, 8)))
+        UNet(1, 2, (4, 8, 16))(torch.randn((1, 1, 8, 10, 8)))
     with pytest.raises(ConfigError, match="level"):
-        UNet3d(1, 2, ())
+        UNet(1, 2, ())
 
 
 def test_every_parameter_of_the_unet_learns() -> None:
-    network = UNet3d(1, 2, (4, 8))
+    network = UNet(1, 2, (4, 8))
     network(torch.randn((1, 1, 8, 8, 8))).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 

@@ -29,7 +29,7 @@ from shapeguide.models.segmenter import (
     build_segmenter,
     divisor_of,
 )
-from shapeguide.models.unet import UNet3d
+from shapeguide.models.unet import UNet
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
 from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
@@ -107,7 +107,7 @@ def test_unknown_names_and_no_levels_are_refused() -> None:
 
 def test_the_3d_unet_draws_its_weights_in_the_order_of_earlier_versions() -> None:
     torch.manual_seed(0)
-    network = UNet3d(1, 3, (4, 8))
+    network = UNet(1, 3, (4, 8))
     torch.manual_seed(0)
     double = [nn.Conv3d(1, 4, 3, bias=False), nn.Conv3d(4, 4, 3, bias=False)]
     double += [nn.Conv3d(4, 8, 3, bias=False), nn.Conv3d(8, 8, 3, bias=False)]
@@ -151,7 +151,7 @@ def test_gradients_computed_again_are_the_same(name: str) -> None:
 
 
 def test_levels_are_computed_again_only_when_gradients_are_wanted() -> None:
-    network = UNet3d(1, 2, CHANNELS, activation_checkpoints=True)
+    network = UNet(1, 2, CHANNELS, activation_checkpoints=True)
     starts: list[nn.Module] = []
     for level in [*network.encoders, *network.decoders]:
         level.register_forward_pre_hook(lambda module, _: starts.append(module))
@@ -254,7 +254,7 @@ def test_a_run_folder_of_an_older_version_holds_a_3d_unet(tmp_path: Path) -> Non
     stated = json.loads(path.read_text())
     del stated["segmenter"]
     path.write_text(json.dumps(stated))
-    assert isinstance(sg.load_segmenter(tmp_path / "run", device="cpu").network, UNet3d)
+    assert isinstance(sg.load_segmenter(tmp_path / "run", device="cpu").network, UNet)
 
 
 def test_a_run_folder_with_an_unknown_or_another_network_is_refused(tmp_path: Path) -> None:

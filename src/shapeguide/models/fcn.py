@@ -15,23 +15,18 @@ at once and not in three stages, hence with random instead of zero score weights
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shapeguide.models.levels import (
-    check_channels,
-    check_spatial_shape,
-    double_convolution,
-    run_level,
-)
+from shapeguide.models.levels import Encoder, double_convolution
 
 SCORED_LEVELS = 3
 
 
-class Fcn(nn.Module):
+class Fcn(Encoder):
     """FCN-8s: encoder, scores of its deepest levels, and their sum at full resolution.
 
     Args:
@@ -44,6 +39,8 @@ class Fcn(nn.Module):
         ConfigError: If there is not at least one level.
     """
 
+    title: ClassVar[str] = "FCN"
+
     def __init__(
         self,
         in_channels: int,
@@ -52,19 +49,16 @@ class Fcn(nn.Module):
         *,
         activation_checkpoints: bool = False,
     ) -> None:
-        super().__init__()
-        check_channels(channels, "FCN")
+        super().__init__(channels, activation_checkpoints=activation_checkpoints)
         inputs = [in_channels, *channels[:-1]]
         self.encoders = nn.ModuleList(
             double_convolution(a, b) for a, b in zip(inputs, channels, strict=True)
         )
-        self.pool = nn.MaxPool3d(2)
+        self.downsamplers = nn.ModuleList(nn.MaxPool3d(2) for _ in channels[1:])
         scored = channels[-SCORED_LEVELS:]
         self.scores = nn.ModuleList(nn.Conv3d(count, out_channels, 1) for count in scored)
         self.upsamplers = nn.ModuleList(_doubling(out_channels) for _ in scored[1:])
         self.stride = 2 ** (len(channels) - len(scored))
-        self.divisor = 2 ** (len(channels) - 1)
-        self.activation_checkpoints = activation_checkpoints
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, I, J, K) to logits (B, classes, I, J, K).
@@ -72,13 +66,7 @@ class Fcn(nn.Module):
         Raises:
             ValueError: If I, J or K is not a multiple of 2 ** (levels - 1), or all are only that.
         """
-        check_spatial_shape(images, self.divisor, "FCN")
-        features, resolutions = images, []
-        for level in range(len(self.encoders)):
-            descend = partial(self._descend, level)
-            features = run_level(descend, features, again=self.activation_checkpoints)
-            resolutions.append(features)
-        scored = resolutions[-len(self.scores) :]
+        scored = self.encoded(images)[-len(self.scores) :]
         scores = [score(found) for score, found in zip(self.scores, scored, strict=True)]
         logits: Tensor = scores.pop()
         for upsampler in self.upsamplers:
@@ -86,10 +74,6 @@ class Fcn(nn.Module):
         if self.stride == 1:
             return logits
         return functional.interpolate(logits, scale_factor=self.stride, mode="trilinear")
-
-    def _descend(self, level: int, features: Tensor) -> Tensor:
-        made: Tensor = self.encoders[level](self.pool(features) if level else features)
-        return made
 
 
 def _doubling(classes: int) -> nn.ConvTranspose3d:

@@ -1,15 +1,99 @@
-"""What the segmenters share: their double convolution, and how they run a level."""
+"""What the segmenters share: how they run their levels, down and up, and a double convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from shapeguide.errors import ConfigError
+
+
+class Encoder(nn.Module):
+    """The way down of a segmenter, which halves the resolution from level to level.
+
+    A network of this kind fills `encoders`, and `downsamplers`, one fewer.
+
+    Args:
+        channels: Channels of each level, from full resolution down; each level halves it.
+        activation_checkpoints: Compute each level again in the backward pass, for less memory.
+
+    Raises:
+        ConfigError: If there is not at least one level.
+    """
+
+    title: ClassVar[str]
+    """Name of the network for people."""
+    encoders: nn.ModuleList
+    downsamplers: nn.ModuleList
+
+    def __init__(self, channels: Sequence[int], *, activation_checkpoints: bool) -> None:
+        super().__init__()
+        check_channels(channels, self.title)
+        self.divisor = 2 ** (len(channels) - 1)
+        self.activation_checkpoints = activation_checkpoints
+
+    def encoded(self, images: Tensor) -> list[Tensor]:
+        """Features of each level, from full resolution down.
+
+        Raises:
+            ValueError: If a length is not a multiple of 2 ** (levels - 1), or all are only that.
+        """
+        check_lengths(tuple(images.shape[2:]), self.divisor, self.title)
+        levels: list[Tensor] = []
+        for level in range(len(self.encoders)):
+            features = levels[-1] if levels else images
+            levels.append(self._run(partial(self._descend, level), features))
+        return levels
+
+    def _descend(self, level: int, features: Tensor) -> Tensor:
+        halved = self.downsamplers[level - 1](features) if level else features
+        made: Tensor = self.encoders[level](halved)
+        return made
+
+    def _run(self, level: Callable[..., Tensor], *features: Tensor) -> Tensor:
+        """What a level, which draws nothing at random, makes of features.
+
+        With activation checkpoints only the features are kept, and the level is computed again in
+        the backward pass: the same gradients from less memory (Chen et al., arXiv:1604.06174).
+        """
+        if not (self.activation_checkpoints and torch.is_grad_enabled()):
+            return level(*features)
+        made: Tensor = checkpoint(level, *features, use_reentrant=False, preserve_rng_state=False)
+        return made
+
+
+class EncoderDecoder(Encoder):
+    """The way down and up again, with skip connections between equal levels.
+
+    A network of this kind fills `upsamplers` and `decoders` too, one fewer than encoders, and
+    `head`. See `Encoder`.
+    """
+
+    upsamplers: nn.ModuleList
+    decoders: nn.ModuleList
+    head: nn.Conv2d | nn.Conv3d
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, I, J, K) to logits (B, classes, I, J, K); K only in 3 dimensions.
+
+        Raises:
+            ValueError: If I, J or K is not a multiple of 2 ** (levels - 1), or all are only that.
+        """
+        *skips, features = self.encoded(images)
+        for level in reversed(range(len(self.decoders))):
+            features = self._run(partial(self._rise, level), features, skips[level])
+        logits: Tensor = self.head(features)
+        return logits
+
+    def _rise(self, level: int, features: Tensor, skip: Tensor) -> Tensor:
+        risen = self.upsamplers[level](features)
+        made: Tensor = self.decoders[level](torch.cat([skip, risen], dim=1))
+        return made
 
 
 def double_convolution(
@@ -38,20 +122,6 @@ def check_channels(channels: Sequence[int], title: str) -> None:
         raise ConfigError(f"a {title} needs at least one level of channels")
 
 
-def check_spatial_shape(images: Tensor, divisor: int, title: str) -> None:
-    """Refuse images that a network cannot halve as often as it must.
-
-    Args:
-        images: Shape (B, C, I, J) or (B, C, I, J, K).
-        divisor: Of the network: 2 ** (levels - 1).
-        title: Name of the network for people.
-
-    Raises:
-        ValueError: If a length is not a multiple, or a single voxel is left to normalise.
-    """
-    check_lengths(tuple(images.shape[2:]), divisor, title)
-
-
 def check_lengths(lengths: tuple[int, ...], divisor: int, title: str) -> None:
     """Refuse spatial lengths that a network cannot halve as often as it must.
 
@@ -70,18 +140,3 @@ def check_lengths(lengths: tuple[int, ...], divisor: int, title: str) -> None:
             f"the {title} has a single voxel left of {lengths} at its deepest level, too few to "
             "normalise; take a larger spatial shape or fewer levels of channels"
         )
-
-
-def run_level(level: Callable[..., Tensor], *features: Tensor, again: bool) -> Tensor:
-    """What a level makes of features.
-
-    Args:
-        level: Draws nothing at random.
-        features: What it takes.
-        again: Keep only the features, and compute the level again in the backward pass: the same
-            gradients from less memory (Chen et al., arXiv:1604.06174).
-    """
-    if not (again and torch.is_grad_enabled()):
-        return level(*features)
-    made: Tensor = checkpoint(level, *features, use_reentrant=False, preserve_rng_state=False)
-    return made

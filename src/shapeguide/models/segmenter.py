@@ -23,15 +23,15 @@ from shapeguide.models.model_files import (
     load_network,
     read_description,
 )
-from shapeguide.models.unet import UNet3d
+from shapeguide.models.unet import UNet
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
 from shapeguide.vocabulary import SegmenterName, WeightsName
 
-SegmenterNetwork: TypeAlias = UNet3d | UNet2d | Fcn | VNet
+SegmenterNetwork: TypeAlias = UNet | UNet2d | Fcn | VNet
 
 SEGMENTERS: dict[str, Callable[..., SegmenterNetwork]] = {
-    "unet3d": UNet3d,
+    "unet3d": UNet,
     "unet2d": UNet2d,
     "fcn": Fcn,
     "vnet": VNet,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shapeguide.models.unet import UNet3d
+from shapeguide.models.unet import UNet
 
 SMALLEST_PROBABILITY = 1e-3
 """Probabilities below count as this, so that no class is beyond correction."""
@@ -39,7 +39,7 @@ class ShapeRestorer(nn.Module):
         if coarsening < 1:
             raise ValueError(f"coarsening is 1 or more voxels, found {coarsening}")
         self.coarsening = coarsening
-        self.unet = UNet3d(classes, classes, channels)
+        self.unet = UNet(classes, classes, channels)
         nn.init.zeros_(self.unet.head.weight)
         if self.unet.head.bias is not None:
             nn.init.zeros_(self.unet.head.bias)

@@ -14,18 +14,17 @@ out by the global random state, so that a resumed run would not repeat an unbrok
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from shapeguide.models.levels import check_channels, check_spatial_shape, run_level
+from shapeguide.models.levels import EncoderDecoder
 
 MOST_CONVOLUTIONS = 3
 
 
-class VNet(nn.Module):
+class VNet(EncoderDecoder):
     """V-Net with residual levels and skip connections between equal levels.
 
     Args:
@@ -38,6 +37,8 @@ class VNet(nn.Module):
         ConfigError: If there is not at least one level.
     """
 
+    title: ClassVar[str] = "V-Net"
+
     def __init__(
         self,
         in_channels: int,
@@ -46,8 +47,7 @@ class VNet(nn.Module):
         *,
         activation_checkpoints: bool = False,
     ) -> None:
-        super().__init__()
-        check_channels(channels, "V-Net")
+        super().__init__(channels, activation_checkpoints=activation_checkpoints)
         counts = [min(level + 1, MOST_CONVOLUTIONS) for level in range(len(channels))]
         downward = list(pairwise(channels))
         self.downsamplers = nn.ModuleList(_halving(a, b) for a, b in downward)
@@ -66,36 +66,6 @@ class VNet(nn.Module):
             for b, count in zip(channels[:-1], counts[:-1], strict=True)
         )
         self.head = nn.Conv3d((1 + bool(downward)) * channels[0], out_channels, 1)
-        self.divisor = 2 ** (len(channels) - 1)
-        self.activation_checkpoints = activation_checkpoints
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, I, J, K) to logits (B, classes, I, J, K).
-
-        Raises:
-            ValueError: If I, J or K is not a multiple of 2 ** (levels - 1), or all are only that.
-        """
-        check_spatial_shape(images, self.divisor, "V-Net")
-        again = self.activation_checkpoints
-        features, skips = images, []
-        for level in range(len(self.encoders)):
-            features = run_level(partial(self._descend, level), features, again=again)
-            skips.append(features)
-        for level in reversed(range(len(self.decoders))):
-            features = run_level(partial(self._rise, level), features, skips[level], again=again)
-        logits: Tensor = self.head(features)
-        return logits
-
-    def _descend(self, level: int, features: Tensor) -> Tensor:
-        made: Tensor = self.encoders[level](
-            self.downsamplers[level - 1](features) if level else features
-        )
-        return made
-
-    def _rise(self, level: int, features: Tensor, skip: Tensor) -> Tensor:
-        risen = self.upsamplers[level](features)
-        made: Tensor = self.decoders[level](torch.cat([skip, risen], dim=1))
-        return made
 
 
 class _Residual(nn.Module):

@@ -201,6 +201,12 @@ def test_shape_loss_guides_by_the_structures_and_not_by_the_background() -> None
     assert prediction.grad[:, [0, 2]].abs().sum() == 0
 
 
+def test_shape_loss_of_two_structures_is_the_mean_of_their_losses() -> None:
+    loss = ShapeLoss(network(structures=2), spacing_mm=SPACING, cap=1.0, cap_form="hard")
+    distances, present = torch.tensor([[0.25, 9.0]]), torch.tensor([[True, True]])
+    assert loss.reduce(distances, present).item() == pytest.approx((0.25 + 1.0) / 2)
+
+
 def test_shape_distance_that_is_watched_is_the_mean_over_the_structures_that_are_there() -> None:
     loss = ShapeLoss(network(structures=2), spacing_mm=SPACING, distance="raw")
     reference = torch.cat([torch.zeros_like(ball(4)), ball(4), ball(5)], dim=1)

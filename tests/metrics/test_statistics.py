@@ -106,3 +106,4 @@ def test_what_only_some_trainings_gain_is_not_sure_over_seeds() -> None:
     assert interval_over_seeds(same, seeds) == pytest.approx(cluster_interval(same), abs=0.02)
     assert np.isnan(interval_over_seeds(values, np.zeros(10, dtype=np.int64))).all()
     assert np.isnan(interval_over_seeds(values[:1], seeds)).all()
+    assert np.isfinite(interval_over_seeds(values[:, :4], seeds[:4])).all()

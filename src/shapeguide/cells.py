@@ -162,9 +162,10 @@ def _work(cell: Cell, needed: Sequence[Ended], _waited: Sequence[Ended]) -> Ende
     try:
         return Ended(cell.name, cell.call(*cell.arguments))
     except Exception as error:
-        known = isinstance(error, ShapeguideError | OSError)
-        trace = "" if known else "\n" + traceback.format_exc()
-        return Ended(cell.name, error=str(error) or type(error).__name__, trace=trace)
+        if isinstance(error, ShapeguideError | OSError) and str(error):
+            return Ended(cell.name, error=str(error))
+        told = f"{type(error).__name__}: {error}".removesuffix(": ")
+        return Ended(cell.name, error=told, trace="\n" + traceback.format_exc())
 
 
 _here = threading.local()

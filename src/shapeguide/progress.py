@@ -38,6 +38,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
         self._progress = _bar(shown)
         self._task = self._progress.add_task(title, total=total, completed=done, figures=Figures())
         self._title, self._total, self._done_before = title, total, done
+        self._done = done
         self._figures = Figures()
         self._in_lines = shown and not self._progress.console.is_terminal
         self._start = self._last_line = time.monotonic()
@@ -48,6 +49,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
 
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         """Move the bar to `done` iterations; new figures replace those shown."""
+        self._done = done
         if figures is not None:
             self._figures = Figures(tuple(f"{name} {v:.3g}" for name, v in figures.items()))
         self._progress.update(self._task, completed=done, figures=self._figures)
@@ -57,6 +59,10 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
             rate = (done - self._done_before) / (now - self._start)
             place = f"{self._title} {done}/{self._total}  {rate:.3g} it/s"
             logger.info("%s", "  ".join((place, *self._figures.words)))
+
+    def advance(self) -> None:
+        """Move the bar by one."""
+        self.update(self._done + 1)
 
     def say(self, text: str) -> None:
         """Print a line above the bar, or in the log where there is none."""

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 import shapeguide as sg
-from shapeguide.commands.arguments import (
-    CaseChoice,
-)
+from shapeguide.cells import Workers
+from shapeguide.commands.arguments import CaseChoice
 from shapeguide.commands.terminal import tell
 from shapeguide.errors import ConfigError
 from shapeguide.vocabulary import Device, WeightsName
@@ -48,6 +47,7 @@ class Predict:
     device: Device = "auto"
     overwrite: bool = False
     """Segment scans again whose label map is there already."""
+    workers: OmitArgPrefixes[Workers] = field(default_factory=Workers)
 
     def run(self) -> int:
         """Predict, and tell what failed."""
@@ -65,6 +65,7 @@ class Predict:
                 overwrite=self.overwrite,
                 orientation=self.cases.orientation,
             ),
+            workers=self.workers,
         )
         done = f"{len(report.written)} label maps written, {len(report.kept)} kept"
         tell(f"{done}, {len(report.failed)} failed; folder: {self.out}")

@@ -44,18 +44,10 @@ class _Study:
     structure: Structures = ()
     """A structure and its label ids, such as hippocampus=1,2."""
     cases: OmitArgPrefixes[CaseChoice] = field(default_factory=CaseChoice)
-    jobs: int = 1
-    """Cells that are worked on at a time on this machine, each in its own process."""
-    scheduler: Annotated[str | None, arg(metavar="ADDRESS")] = None
-    """Work on the cluster of the Dask scheduler at this address instead, as in tcp://node7:8786."""
+    workers: OmitArgPrefixes[Workers] = field(default_factory=Workers)
 
     varied: ClassVar[dict[str, str]] = {}
     """Settings that the study varies itself, by group and name, and what says how."""
-
-    @property
-    def workers(self) -> Workers:
-        """Where the cells run."""
-        return Workers(self.jobs, self.scheduler)
 
     @property
     def settings(self) -> TrainSettings:

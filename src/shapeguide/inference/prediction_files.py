@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shapeguide.cells import HERE, Cell, Ended, Workers, run_cells
 from shapeguide.data.case import Case
 from shapeguide.data.case_ids import case_id_in_folder, scans_by_case
 from shapeguide.data.nifti import read_label_map, read_volume, write_label_map, write_volume
-from shapeguide.errors import DataError, GeometryError, ShapeguideError
+from shapeguide.errors import ConfigError, DataError, GeometryError, ShapeguideError
 from shapeguide.geometry.volume import Volume
-from shapeguide.inference.prediction import Prediction, predict_volume
-from shapeguide.inference.provenance import PredictionFolder, origin_of
-from shapeguide.inference.run import TrainedRun, as_run
+from shapeguide.inference.prediction import predict_volume
+from shapeguide.inference.provenance import (
+    PredictionFolder,
+    label_map_name,
+    origin_of,
+    probability_name,
+)
+from shapeguide.inference.run import RunSource, TrainedRun, as_run
 from shapeguide.metrics.components import structure_volumes_mm3
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.progress import ProgressBar
 from shapeguide.storage.lock import locked
-from shapeguide.storage.whole import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +85,7 @@ def predict_files(
     *,
     out_dir: str | Path,
     options: PredictionOptions | None = None,
+    workers: Workers = HERE,
     progress: bool = True,
 ) -> PredictionReport:
     """Segment scan files into a folder: a label map for each, and `volumes.csv`.
@@ -100,6 +106,8 @@ def predict_files(
         scans: Files, folders whose scans are all taken, or cases of a dataset; or one of these.
         out_dir: Folder of the label maps, named by case.
         options: What to write.
+        workers: Where the networks run: in this process, in several of this machine, or on the
+            workers of a Dask cluster, which see the same files under the same paths.
         progress: Show a progress bar.
 
     Raises:
@@ -120,13 +128,11 @@ def predict_files(
     origin = origin_of(run, largest_component=options.largest_component)
     with locked(folder):
         outputs = PredictionFolder(folder, run.segmenter.structures, origin)
-        outputs.claim([case.id for case in cases], overwrite=options.overwrite)
         work = _Work(run, outputs, options, report)
+        outputs.claim([case.id for case in cases], overwrite=options.overwrite)
         try:
             with ProgressBar("predict", total=len(cases), done=0, shown=progress) as bar:
-                for done, case in enumerate(cases, start=1):
-                    work.do(case)
-                    bar.update(done)
+                work.do(cases, workers, bar.advance)
         finally:  # interrupted, the table knows what was done
             report.volumes = outputs.finish()
     return report
@@ -134,32 +140,71 @@ def predict_files(
 
 @dataclass(frozen=True)
 class _Work:
-    """What is done with each scan of a call."""
+    """The scans of one call: which label maps stay, which are made, and how each ended."""
 
     run: TrainedRun
     outputs: PredictionFolder
     options: PredictionOptions
     report: PredictionReport
 
-    def do(self, case: Case) -> None:
-        """Segment a scan or keep its label map; whatever goes wrong is a failure of this scan."""
-        target = self.outputs.label_map(case.id)
-        try:
-            if target.exists() and self.outputs.maker(case.id) is None:
-                raise DataError(
-                    f"{target} is there and was not predicted; it stays as it is. Choose another "
-                    "folder, or move it away"
-                )
-            if target.exists() and not self.options.overwrite:
-                self._keep(case, target)
-            else:
-                self._segment(case, target)
-        except Exception as error:
-            _note_failure(self.report, case.image, error)
-            if not target.exists():
-                self.outputs.note_absent(case.id)
+    def do(self, cases: list[Case], workers: Workers, ended: Callable[[], None]) -> None:
+        """Segment the scans or keep their label maps; what goes wrong is a failure of its scan.
 
-    def _keep(self, case: Case, target: Path) -> None:
+        Args:
+            cases: The scans, each once.
+            workers: Where the networks run.
+            ended: Called after each scan.
+        """
+        model = self.run if workers == HERE else _source_of(self.run)
+        cells: dict[str, Case] = {}
+        for case in cases:
+            try:
+                if self._keeps(case):
+                    ended()
+                else:
+                    cells[f"segment {case.id}"] = case
+            except Exception as error:
+                self._fail(case, _told(case.image, error))
+                ended()
+
+        def end(done: Ended) -> None:
+            case = cells[done.name]
+            try:
+                if done.error is None:
+                    self._take(case, done.result)
+                else:
+                    self._fail(case, done.error)
+            except Exception as error:
+                self._fail(case, _told(case.image, error))
+            ended()
+
+        on_gpu = self.run.segmenter.device.type == "cuda"
+        run_cells(
+            [
+                Cell(name, _segment, (model, case, self.outputs.stage, self.options), gpu=on_gpu)
+                for name, case in cells.items()
+            ],
+            workers,
+            on_end=end,
+        )
+
+    def _fail(self, case: Case, reason: str) -> None:
+        self.report.failed.append(Failure(case.image, reason))
+        if not self.outputs.label_map(case.id).exists():
+            self.outputs.note_absent(case.id)
+
+    def _keeps(self, case: Case) -> bool:
+        """Whether the label map of a case is there and stays."""
+        target = self.outputs.label_map(case.id)
+        if not target.exists():
+            return False
+        if self.outputs.maker(case.id) is None:
+            raise DataError(
+                f"{target} is there and was not predicted; it stays as it is. Choose another "
+                "folder, or move it away"
+            )
+        if self.options.overwrite:
+            return False
         labels = read_label_map(target, structures=self.run.segmenter.structures)
         if not labels.grid.matches(case.read_grid()):
             raise GeometryError(
@@ -168,36 +213,56 @@ class _Work:
             )
         self.outputs.note_kept(case.id, structure_volumes_mm3(labels))
         self.report.kept.append(target)
+        return True
 
-    def _segment(self, case: Case, target: Path) -> None:
-        volume = read_volume(case.image, orientation=case.orientation)
-        prediction = predict_volume(self.run, volume)
-        labels = prediction.label_map(largest_component=self.options.largest_component)
-        changed_mm3 = prediction.changed_mm3
-        if self.options.probabilities:
-            self._write_probabilities(prediction, case)
-        with written_whole(target) as temporary:
-            write_label_map(labels, temporary)
-            # An older label map goes before the note says that this model made it.
-            target.unlink(missing_ok=True)
-            self.outputs.note_made(case.id, structure_volumes_mm3(labels), changed_mm3)
+    def _take(self, case: Case, made: _Segmented) -> None:
+        """Give what was made its name, once it is noted which model made it."""
+        self.outputs.take(case.id, made.volumes_mm3, made.changed_mm3)
+        target = self.outputs.label_map(case.id)
         self.report.written.append(target)
-        if any(changed_mm3.values()):
+        if any(made.changed_mm3.values()):
             self.report.restored.append(target)
 
-    def _write_probabilities(self, prediction: Prediction, case: Case) -> None:
-        volume = prediction.volume
+
+@dataclass(frozen=True)
+class _Segmented:
+    """What a cell found; its label map lies on the stage."""
+
+    volumes_mm3: dict[str, float]
+    changed_mm3: dict[str, float]
+
+
+def _source_of(run: TrainedRun) -> RunSource:
+    if run.source is None:
+        raise ConfigError(
+            "several processes each load the run: give its folder, or what load_run returns, "
+            "instead of a segmenter"
+        )
+    return run.source
+
+
+def _segment(
+    model: TrainedRun | RunSource, case: Case, stage: Path, options: PredictionOptions
+) -> _Segmented:
+    """Segment a scan, and put its label map and probabilities on the stage."""
+    run = model.load() if isinstance(model, RunSource) else model
+    volume = read_volume(case.image, orientation=case.orientation)
+    prediction = predict_volume(run, volume)
+    labels = prediction.label_map(largest_component=options.largest_component)
+    write_label_map(labels, stage / label_map_name(case.id))
+    if options.probabilities:
         for index, structure in enumerate(prediction.structures, start=1):
             found = Volume(prediction.probabilities[index], volume.grid, volume.placement)
-            write_volume(found, self.outputs.probability(case.id, structure.name))
+            write_volume(found, stage / probability_name(case.id, structure.name))
+    return _Segmented(structure_volumes_mm3(labels), prediction.changed_mm3)
 
 
-def _note_failure(report: PredictionReport, scan: Path, error: Exception) -> None:
+def _told(scan: Path, error: Exception) -> str:
+    """Tell the log why a scan failed; the reason."""
     known = isinstance(error, ShapeguideError | OSError) and str(error)
     reason = str(error) if known else f"{type(error).__name__}: {error}".removesuffix(": ")
-    report.failed.append(Failure(scan, reason))
     logger.error("%s", reason if str(scan) in reason else f"{scan}: {reason}")
-    logger.debug("%s", scan, exc_info=error)
+    return reason
 
 
 def _without_collisions(cases: list[Case], folder: Path) -> list[Case]:
@@ -231,12 +296,12 @@ def _cases_of(
         try:
             scans = {case_id_in_folder(path): path}
         except DataError as error:
-            _note_failure(report, path, error)
+            report.failed.append(Failure(path, _told(path, error)))
             return []
     found = []
     for name, scan in scans.items():
         try:
             found.append(Case(name, scan, orientation=orientation))
         except DataError as error:
-            _note_failure(report, scan, error)
+            report.failed.append(Failure(scan, _told(scan, error)))
     return found

@@ -7,6 +7,7 @@ under its name, so a folder never holds one of ours that they do not know, whene
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREDICTIONS_FILE = "predictions.json"
+STAGE_FOLDER = ".made"
 PREDICTIONS = FolderKind(
     what="prediction",
     note=PREDICTIONS_FILE,
     identity=("structures",),
     files=("*.nii.gz", VOLUMES_FILE),
 )
+
+
+def label_map_name(case: str) -> str:
+    """Name of the label map of a case."""
+    return f"{case}.nii.gz"
+
+
+def probability_name(case: str, structure: str) -> str:
+    """Name of the file with the probability of a structure."""
+    return f"{case}_{structure}_probability.nii.gz"
 
 
 def origin_of(run: TrainedRun, *, largest_component: bool) -> dict[str, Any]:
@@ -74,6 +86,8 @@ class PredictionFolder:
         self._origin = origin
         self._noted = noted_in(folder) if noted else {"structures": {}, "models": {}, "cases": {}}
         self._sizes = SizesTable(folder / VOLUMES_FILE)
+        self.stage = folder / STAGE_FOLDER
+        """Where label maps lie until it is noted which model made them."""
 
     def claim(self, cases: Iterable[str], *, overwrite: bool) -> None:
         """Note which cases are asked for.
@@ -110,37 +124,40 @@ class PredictionFolder:
         self._noted["structures"] = self._structures
         self._noted["cases"] = {**known, **{case: known.get(case) for case in asked}}
         self._write()
+        self._clear_stage()
 
     def label_map(self, case: str) -> Path:
         """File of the label map of a case."""
-        return self.folder / f"{case}.nii.gz"
-
-    def probability(self, case: str, structure: str) -> Path:
-        """File of the probability of a structure."""
-        return self.folder / f"{case}_{structure}_probability.nii.gz"
+        return self.folder / label_map_name(case)
 
     def maker(self, case: str) -> str | None:
         """Which model made the label map of a case; None where none of ours did."""
         made: str | None = self._noted["cases"].get(case)
         return made
 
-    def note_made(
+    def take(
         self, case: str, volumes_mm3: Mapping[str, float], changed_mm3: Mapping[str, float]
     ) -> None:
-        """Note a label map that is about to take its name.
+        """Take what lies on the stage for a case: note which model made it, then give it its name.
 
         Args:
-            case: Its case.
+            case: The case.
             volumes_mm3: Volume of each structure.
             changed_mm3: How much of each a restorer changed.
 
         Raises:
             CheckpointError: If the folder cannot be written.
         """
+        # An older label map goes before the note says that this model made it.
+        self.label_map(case).unlink(missing_ok=True)
         self._noted["cases"][case] = self.model
         self._noted["models"][self.model] = self._origin
         self._sizes.put(case, volumes_mm3, changed_mm3, self.model)
         self._write()
+        names = [probability_name(case, structure) for structure in self._structures]
+        for name in (*names, label_map_name(case)):
+            if (self.stage / name).exists():
+                os.replace(self.stage / name, self.folder / name)
 
     def note_kept(self, case: str, volumes_mm3: Mapping[str, float]) -> None:
         """State the volumes of a label map that stays; what is known of its changes stays too."""
@@ -152,9 +169,17 @@ class PredictionFolder:
         self._sizes.drop(case)
 
     def finish(self) -> pd.DataFrame:
-        """Write what is noted; the table of volumes."""
+        """Write what is noted, and clear the stage; the table of volumes."""
         self._write()
+        self._clear_stage()
         return self._sizes.table()
+
+    def _clear_stage(self) -> None:
+        """Remove what lies there: this process holds the folder, so nobody is at work."""
+        if self.stage.is_dir() and not self.stage.is_symlink():
+            for path in self.stage.iterdir():
+                path.unlink()
+            self.stage.rmdir()
 
     def _write(self) -> None:
         used = {model for model in self._noted["cases"].values() if model}

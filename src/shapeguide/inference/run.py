@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from shapeguide.inference.restoring import check_fits, restorer_of
 from shapeguide.models.restoration import Restorer
 from shapeguide.models.segmenter import Segmenter, load_segmenter
 from shapeguide.vocabulary import Device, WeightsName
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """Where a run was loaded from, as `load_run` was told: another process loads the same."""
+
+    run_dir: Path
+    restorer: str | Path
+    weights: WeightsName
+    device: Device
+
+    def load(self) -> TrainedRun:
+        """The run; the last one that this process loaded is kept."""
+        return _loaded(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +39,8 @@ class TrainedRun:
     """Completes and cleans predictions. A shape restorer knows what is usual for the segmenter and
     leaves that alone. Restorers know shapes and no scan: they can paint over what a scan truly
     shows, such as a resection or a lesion."""
+    source: RunSource | None = None
+    """Where it was loaded from, if it was; other processes can predict with such a run only."""
 
     def __post_init__(self) -> None:
         if self.restorer is not None:
@@ -51,8 +68,11 @@ def load_run(
         CheckpointError: If the run or its restorer is not finished, damaged, or of another kind.
         ConfigError: If there is no such restorer or device, or the restorer does not fit.
     """
-    segmenter = load_segmenter(run_dir, weights=weights, device=device)
-    return TrainedRun(segmenter, restorer_of(Path(run_dir), segmenter, restorer, weights=weights))
+    folder = Path(run_dir)
+    segmenter = load_segmenter(folder, weights=weights, device=device)
+    restoring = restorer_of(folder, segmenter, restorer, weights=weights)
+    source = RunSource(folder.resolve(), restorer, weights, device)
+    return TrainedRun(segmenter, restoring, source)
 
 
 def as_run(model: str | Path | Segmenter | TrainedRun) -> TrainedRun:
@@ -60,3 +80,10 @@ def as_run(model: str | Path | Segmenter | TrainedRun) -> TrainedRun:
     if isinstance(model, TrainedRun):
         return model
     return TrainedRun(model) if isinstance(model, Segmenter) else load_run(model)
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: RunSource) -> TrainedRun:
+    return load_run(
+        source.run_dir, restorer=source.restorer, weights=source.weights, device=source.device
+    )

@@ -26,6 +26,8 @@ from shapeguide.errors import CheckpointError, ConfigError, reason
 from shapeguide.storage.processes import may_run
 
 LOCK_FILE = ".shapeguide.lock"
+PATIENCE_SECONDS = 3.0
+"""How long a process that is being ended may take to let go."""
 NOT_PASSED_ON = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What disks without locks answer."""
 
@@ -104,15 +106,22 @@ def _take(folder: Path) -> int:
 
 
 def _lock_or_refuse(handle: int, folder: Path) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not _is_free(handle):
+        if time.monotonic() > until:
+            raise ConfigError(_refusal(folder, str(_read_holder(handle) or "another process")))
+        time.sleep(0.1)
+
+
+def _is_free(handle: int) -> bool:
+    """Whether the lock could be had, or is void."""
     try:
-        free = _lock(handle)
+        return _lock(handle)
     except OSError as error:
         if error.errno not in NOT_PASSED_ON:
             raise
         holder = _read_holder(handle)
-        free = holder is None or _is_gone(holder)
-    if not free:
-        raise ConfigError(_refusal(folder, str(_read_holder(handle) or "another process")))
+        return holder is None or _is_gone(holder)
 
 
 def _refusal(folder: Path, holder: str) -> str:

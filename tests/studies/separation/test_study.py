@@ -245,7 +245,7 @@ def test_the_printed_schedule_is_that_of_the_paper_whatever_the_settings() -> No
     shape = Condition("horn", AS_PRINTED, "grid", 3).settings(tiny()).shape
     paper = PRESETS["paper"].shape
     assert (shape.objective, shape.pose) == ("pairwise", "grid")
-    assert (shape.iterations, shape.batch_size, shape.maps) == (200, 1, "clean")
+    assert (shape.iterations, shape.batch_size, shape.maps) == (200, 1, "binary")
     assert (shape.learning_rate, shape.decay) == (paper.learning_rate, "none")
     assert shape.channels == tiny().shape.channels
 

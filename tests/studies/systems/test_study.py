@@ -158,8 +158,8 @@ def test_all_systems_of_a_seed_share_cases_and_the_iterations_before_the_guidanc
     early = [[row for row in rows if row["iteration"] <= DICE_ITERATIONS] for rows in logs.values()]
     assert early[0]
     assert early[0] == early[1] == early[2]
-    assert "shape" in logs["shape"][-1]
-    assert "shape" not in logs["plain"][-1]
+    assert "guide" in logs["shape"][-1]
+    assert "guide" not in logs["plain"][-1]
     guides = (finished / "guides").glob("*/seed*/*/run/model.json")
     assert sorted("/".join(path.parts[-5:-2]) for path in guides) == [
         *("all/seed1/restorer", "all/seed1/shape", "few3/seed1/restorer", "few3/seed1/shape")
@@ -185,8 +185,8 @@ def test_guidance_that_starts_early_has_the_same_iterations_before_it(
         for name in ("plain", "a0.3-smooth-gradient-r0.0-s0.5", "a0.3-smooth-gradient-r0.0")
     )
     assert plain[0] == early[0] == as_set[0]
-    assert [row["iteration"] for row in early if "shape" in row] == [20, 24]
-    assert [row["iteration"] for row in as_set if "shape" in row] == [24]
+    assert [row["iteration"] for row in early if "guide" in row] == [20, 24]
+    assert [row["iteration"] for row in as_set if "guide" in row] == [24]
     assert plain[-1]["iteration"] == 24
     effects = pd.read_csv(tmp_path / "out" / "factorial.csv")
     assert set(effects.loc[effects["factor"] == "start", "level"].astype(float)) == {0.5, 1.0}
@@ -209,8 +209,8 @@ def test_another_segmenter_is_guided_from_its_own_iterations_on_dice(
         for name in ("vnet", "vnet_shape")
     )
     assert unguided[0] == guided[0]
-    assert "shape" in guided[-1]
-    assert "shape" not in unguided[-1]
+    assert "guide" in guided[-1]
+    assert "guide" not in unguided[-1]
 
 
 def test_few_cases_are_the_same_for_a_seed_and_nested(cohort: Path) -> None:

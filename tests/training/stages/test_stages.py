@@ -66,7 +66,7 @@ def test_training_leaves_settings_log_models_and_no_stray_file(trained: Path) ->
     assert (trained / "restorer" / MODEL_FILE).is_file()
     assert any((trained / "tensorboard").iterdir())
     rows = read_log(trained / LOG_FILE)
-    assert {"dice", "shape", "shape_distance", "capped_share", "learning_rate"} <= set(rows[-1])
+    assert {"dice", "guide", "shape_distance", "capped_share", "learning_rate"} <= set(rows[-1])
 
 
 def test_same_call_on_a_finished_run_loads_it(cohort: Dataset, trained: Path) -> None:
@@ -273,7 +273,7 @@ def test_folder_without_a_model_says_what_to_do(tmp_path: Path, trained: Path) -
     with pytest.raises(CheckpointError, match="finished model"):
         sg.load_segmenter(tmp_path)
     with pytest.raises(CheckpointError, match="ShapeModelDescription"):
-        sg.load_shape_network(trained)
+        sg.load_shape_network(trained / "restorer")
 
 
 def test_only_run_folders_are_ever_deleted(trained: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.shape_network import ShapeNetwork
-from shapeguide.studies.separation.separation import Separation, measure_separation
+from shapeguide.studies.separation.measure import Separation, measure_separation
 from shapeguide.training.shape import MaskBank
 
 STILL = WarpLimits(rotation_deg=0.0, scale=(1.0, 1.0), translation_mm=0.0)

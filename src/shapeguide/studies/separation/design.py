@@ -17,7 +17,7 @@ from shapeguide.vocabulary import POSES
 
 AS_PRINTED = "pairwise_as_printed"
 """The pairwise objective with the schedule that the paper prints, whatever the settings say."""
-PRINTED_SETTINGS = ("maps", "maps", "iterations", "batch_size", "learning_rate", "decay")
+PRINTED_SETTINGS = ("maps", "iterations", "batch_size", "learning_rate", "decay")
 FEWEST_PAIRS = 4
 
 

@@ -1,4 +1,7 @@
-"""One condition of the study of separation: a shape network trained, and measured on others."""
+"""One condition of the study of separation: a shape network trained, and measured on others.
+
+How well its distances tell people apart: pairs, retrieval, spread, and intervals over people.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
@@ -15,19 +21,101 @@ from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError
 from shapeguide.machine import choose_device
-from shapeguide.models.shape_model import ShapeModel
+from shapeguide.metrics.statistics import middle, times_drawn
+from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.storage.whole import write_json, write_table
 from shapeguide.studies.separation.design import Condition
 from shapeguide.studies.separation.probes import error_probe, warp_probe
-from shapeguide.studies.separation.separation import measure_separation
 from shapeguide.studies.study import Present, StudyFiles, read_object, seconds_of, stopwatch
 from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape import MaskBank, mask_bank
+from shapeguide.training.shape.separation import any_stranger, draw_views
 from shapeguide.training.stages.shape import train_shape
 
+RESAMPLES = 2000
 MEASURING = 101
 """Keeps the random pairs apart from everything that training draws."""
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """Distances of random affine pairs of held-out cases, and searches among them."""
+
+    cases: NDArray[np.int64]
+    """The case that both pairs of a row start from, shape (P,), from 0."""
+    same: NDArray[np.float64]
+    """Raw distance of two warped copies of that case, shape (P,)."""
+    different: NDArray[np.float64]
+    """Raw distance of a warped copy of it and one of another case, shape (P,)."""
+    found: NDArray[np.bool_]
+    """Whether the nearest of the case itself and of all other people's was the case itself, shape
+    (searches, cases)."""
+    signature_std: float
+    """Standard deviation of signatures between cases, over their mean size."""
+    people: NDArray[np.int64]
+    """Number of the person that each case shows, shape (cases,), from 0."""
+
+    @property
+    def ratio(self) -> float:
+        """Mean distance of different cases over that of the same case; 0 when all are equal."""
+        return float(self._ratios(np.ones((1, self.found.shape[1])))[0])
+
+    @property
+    def auc(self) -> float:
+        """Chance that a same-case pair is closer than a different-case pair; ties count half."""
+        return float(self._aucs(np.ones((1, self.found.shape[1])))[0])
+
+    @property
+    def rank1(self) -> float:
+        """Share of searches that found the same case; chance is 1 over the number of cases."""
+        return float(self.found.mean())
+
+    def intervals(self, *, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals of ratio, auc and rank1 that resample people, not pairs.
+
+        Pairs that start from one person are not independent, so a person is drawn with all of them.
+        """
+        count = int(self.people.max()) + 1
+        weights = times_drawn(count, resamples=RESAMPLES, seed=seed)[:, self.people]
+        resampled = {
+            "ratio": self._ratios(weights),
+            "auc": self._aucs(weights),
+            "rank1": weights @ self.found.mean(axis=0) / weights.sum(axis=1),
+        }
+        return {name: middle(values) for name, values in resampled.items()}
+
+    def figures(self) -> dict[str, float]:
+        """Those of `Measured` that the distances give."""
+        ends = {
+            f"{name}_{end}": value
+            for name, interval in self.intervals().items()
+            for end, value in zip(("low", "high"), interval, strict=True)
+        }
+        return {
+            "same": float(self.same.mean()),
+            "different": float(self.different.mean()),
+            "ratio": self.ratio,
+            "auc": self.auc,
+            "rank1": self.rank1,
+            "signature_std": self.signature_std,
+            **ends,
+        }
+
+    def _ratios(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Ratio under each weighting of the cases, weights (R, cases)."""
+        same, different = (weights[:, self.cases] @ one for one in (self.same, self.different))
+        return np.divide(different, same, out=np.zeros_like(same), where=same > 0)
+
+    def _aucs(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """AUC under each weighting of the cases, weights (R, cases)."""
+        same, different = self.same[:, None], self.different[None]
+        closer = (same < different) + 0.5 * (same == different)
+        rows = np.eye(weights.shape[1])[self.cases]
+        by_cases = rows.T @ closer @ rows
+        pairs = weights @ rows.sum(axis=0)
+        wins = np.einsum("ra,ab,rb->r", weights, by_cases, weights)
+        return np.asarray(wins / pairs**2, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -114,18 +202,21 @@ def measure_condition(study: SeparationStudy, condition: Condition) -> None:
     with stopwatch(folder, "train"):
         model = train_shape(train, run_dir=folder, settings=settings, progress=False)
     device = choose_device(settings.machine.device)
-    limit_bytes = int(settings.data.memory_limit_gb * 1024**3)
-    prepared = _prepared(tuple(test), model.space, limit_bytes)
+    prepared = _prepared(tuple(test), model.space, settings.data.memory_limit_bytes)
     bank = mask_bank(prepared, settings).to(device)
     model.network.to(device)
-    figures = _separation(study, condition, model, bank)
-    unit = figures["different"]
+    generator = generator_for(condition.seed, MEASURING)
+    separation = measure_separation(model.network, bank, pairs=study.pairs, generator=generator)
+    pairs = {name: getattr(separation, name) for name in ("cases", "same", "different")}
+    table = pd.DataFrame(pairs).rename(columns={"cases": "case"})
+    write_table(files.part(condition, "pairs"), table)
+    unit = float(separation.different.mean())
     warps = warp_probe(model.network, bank, unit=unit)
     write_table(files.part(condition, "warps"), warps)
     errors = error_probe(model.network, bank, unit=unit)
     write_table(files.part(condition, "errors"), errors)
     found = Measured(
-        **figures,
+        **separation.figures(),
         seconds=seconds_of(folder, "train"),
         train_cases=len(train),
         test_cases=len(test),
@@ -134,6 +225,31 @@ def measure_condition(study: SeparationStudy, condition: Condition) -> None:
     )
     content = {"condition": asdict(condition), "measured": asdict(found)}
     write_json(files.measured(condition), content)
+
+
+@torch.no_grad()
+def measure_separation(
+    network: ShapeNetwork, bank: MaskBank, *, pairs: int, generator: torch.Generator
+) -> Separation:
+    """Draw warped copies of every case and compare them, by the estimator of the training.
+
+    Args:
+        network: A trained network of one structure.
+        bank: Masks of held-out cases that have it, of at least two people. Two scans of one
+            person are neither a pair of two people nor a wrong find.
+        pairs: Pairs of either kind; every case starts equally many, but for a rest.
+        generator: Source of all randomness, on the CPU.
+    """
+    (views,) = draw_views(network, bank, pairs, generator)
+    drawn = views.pairs(pairs, generator, any_stranger)
+    return Separation(
+        cases=drawn.cases.numpy(),
+        same=drawn.same.cpu().double().numpy(),
+        different=drawn.different.cpu().double().numpy(),
+        found=views.finds(step=-1).cpu().numpy(),
+        signature_std=views.spread,
+        people=_people(bank),
+    )
 
 
 def finished(files: SeparationFiles, structures: Sequence[str]) -> dict[Condition, Measured]:
@@ -167,25 +283,8 @@ def _prepared(
     return PreparedCases(cases, space, memory_limit_bytes=memory_limit_bytes)
 
 
-def _separation(
-    study: SeparationStudy, condition: Condition, model: ShapeModel, bank: MaskBank
-) -> dict[str, float]:
-    """How well distances tell held-out people apart; the pairs are kept for the figure."""
-    generator = generator_for(condition.seed, MEASURING)
-    found = measure_separation(model.network, bank, pairs=study.pairs, generator=generator)
-    columns = {"case": found.cases, "same": found.same, "different": found.different}
-    write_table(study.files.part(condition, "pairs"), pd.DataFrame(columns))
-    ends = {
-        f"{name}_{end}": value
-        for name, interval in found.intervals().items()
-        for end, value in zip(("low", "high"), interval, strict=True)
-    }
-    return {
-        "same": float(found.same.mean()),
-        "different": float(found.different.mean()),
-        "ratio": found.ratio,
-        "auc": found.auc,
-        "rank1": found.rank1,
-        "signature_std": found.signature_std,
-        **ends,
-    }
+def _people(bank: MaskBank) -> NDArray[np.int64]:
+    """Number of the person that each case shows; each another one where the bank does not say."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(bank.people))}
+    count = len(bank.masks)
+    return np.array([numbers[name] for name in bank.people] if numbers else range(count))

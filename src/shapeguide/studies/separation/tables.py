@@ -54,27 +54,20 @@ def write_tables(
 
 def condition_table(dataset: str, measured: Mapping[Condition, Measured]) -> pd.DataFrame:
     """One row per condition with the columns `COLUMNS`, and `seed` last if there are several."""
-    rows = [
-        {
-            "dataset": dataset,
-            "structure": condition.structure,
-            "objective": condition.objective,
-            "pose": condition.pose,
-            **{name: getattr(found, name) for name in FIGURES},
-            "seed": condition.seed,
-        }
-        for condition, found in measured.items()
-    ]
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "seed"])
+    table = _table(dataset, measured)[[*COLUMNS, "seed"]]
     return table if table["seed"].nunique() > 1 else table.drop(columns="seed")
 
 
 def interval_table(dataset: str, measured: Mapping[Condition, Measured]) -> pd.DataFrame:
     """The 95 % bootstrap intervals of each condition, which resample people, and case counts."""
+    named = ["dataset", "structure", "objective", "pose", "seed"]
+    return _table(dataset, measured)[[*named, *INTERVALS, "train_cases", "test_cases"]]
+
+
+def _table(dataset: str, measured: Mapping[Condition, Measured]) -> pd.DataFrame:
+    """All that is known of each condition."""
     rows = [
-        {"dataset": dataset, **asdict(condition)}
-        | {name: getattr(found, name) for name in INTERVALS}
-        | {"train_cases": found.train_cases, "test_cases": found.test_cases}
+        {"dataset": dataset, **asdict(condition), **asdict(found)}
         for condition, found in measured.items()
     ]
     return pd.DataFrame(rows)

@@ -80,7 +80,8 @@ def noise(shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.float32]:
 def expected(data: NDArray[np.float32]) -> NDArray[np.int64]:
     standard = (data.astype(np.float64) - data.mean(dtype=np.float64)) / data.std(dtype=np.float64)
     assert min(np.abs(standard).min(), np.abs(standard - 1).min()) > 1e-3
-    return np.array([0, 5, 7])[(standard > 0).astype(int) + (standard > 1)]
+    found: NDArray[np.int64] = np.array([0, 5, 7])[(standard > 0).astype(int) + (standard > 1)]
+    return found
 
 
 @pytest.mark.parametrize("affine", [np.eye(4), LAS, TURNED], ids=["RAS", "LAS", "turned"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -278,6 +278,24 @@ def _dataset_of(description: Described, path: Path) -> Dataset:
     if not stated and len(labels) > MOST_UNCHOSEN:
         undecided = f"it has {len(labels)} labels, too many to take each of them for a structure"
     return dataset._of(structures, undecided)
+
+
+def check_occurring(dataset: Dataset, absent: Sequence[Structure]) -> None:
+    """Refuse structures that no case of a dataset has.
+
+    Args:
+        dataset: Labelled cases.
+        absent: The structures that were looked for and not found in any of them.
+
+    Raises:
+        ConfigError: If there are any; it lists the label ids that are there.
+    """
+    if absent:
+        raise ConfigError(
+            f"{dataset.name}: no voxel of any case belongs to "
+            f"{', '.join(f'{item.name} {item.label_ids}' for item in absent)}; name label ids that "
+            f"are there, or leave the structure out; {listed_ids_of(dataset, dataset.labels)}"
+        )
 
 
 def check_apart(train: Dataset, test: Dataset) -> None:

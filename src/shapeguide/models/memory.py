@@ -41,6 +41,6 @@ def check_window(
         raise CheckpointError(
             f"one window of {spatial_shape} voxels with channels {tuple(channels)} and {classes} "
             f"classes takes about {needed / 2**30:.0f} GiB, and at most "
-            f"{LARGEST_WINDOW_BYTES // 2**30} GiB are taken; train with a smaller spatial shape or "
-            "fewer channels"
+            f"{LARGEST_WINDOW_BYTES // 2**30} GiB are taken; train with a smaller spatial shape "
+            "(data.spatial_shape), a coarser spacing (data.spacing_mm) or fewer channels"
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 from shapeguide.cells import Cell, Ended, Workers, run_cells
 from shapeguide.data.case import Case
-from shapeguide.data.dataset import Dataset, check_apart
+from shapeguide.data.dataset import Dataset, check_apart, check_occurring
 from shapeguide.errors import CheckpointError, ConfigError, DataError
 from shapeguide.progress import ProgressBar
 from shapeguide.storage.identity import FolderKind, claim
@@ -82,6 +82,7 @@ def present_structures(train: Dataset, test: Dataset, files: StudyFiles) -> Pres
     """Which cases have which structure; label maps and test images are read once for a folder.
 
     Raises:
+        ConfigError: If no case at all has one of the structures.
         DataError: If a label map or test image cannot be read: now rather than after hours.
         CheckpointError: If what an earlier start found is damaged.
     """
@@ -98,6 +99,9 @@ def present_structures(train: Dataset, test: Dataset, files: StudyFiles) -> Pres
                     if label_map.mask(item).any():
                         known[item.name][side].append(case.id)
         write_json(files.cases, known)
+    check_occurring(
+        train, [item for item in train.structures if not any(known[item.name].values())]
+    )
     return {name: known[name] for name in names}
 
 

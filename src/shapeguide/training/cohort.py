@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
-from shapeguide.data.dataset import Dataset
+from shapeguide.data.dataset import Dataset, check_occurring
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.data.working_space import WorkingSpace, choose_working_space
-from shapeguide.errors import ConfigError
+from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
+from shapeguide.models.memory import check_window
 from shapeguide.models.segmenter import divisor_of
 from shapeguide.storage.identity import differences_in_words
 from shapeguide.training.settings.groups import TrainSettings
@@ -65,6 +66,21 @@ class Cohort:
         held_out = case in self.validation_cases.cases
         return (self.validation_cases if held_out else self.train_cases).whole_image(case)
 
+    def check_structures_occur(self) -> None:
+        """Refuse structures that nobody has: all label maps are read, and kept as usual.
+
+        Raises:
+            ConfigError: If a structure occurs neither in the training cases nor in those held out.
+            DataError: If a case cannot be prepared.
+        """
+        present = _occurring(self.train_cases, self.classes)
+        if not present.all():
+            present |= _occurring(self.validation_cases, self.classes)
+        check_occurring(
+            self.train,
+            [item for item, found in zip(self.structures, present[1:], strict=True) if not found],
+        )
+
     @property
     def measured_cases(self) -> PreparedCases:
         """Cases on which a trained model is measured: held-out ones if any, else those it saw."""
@@ -78,7 +94,8 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
 
     Raises:
         ConfigError: If there are no cases, no structures, or more held-out cases than there are,
-            or a given cohort was made by other settings.
+            or a given cohort was made by other settings, or the trained segmenter would take too
+            much memory for one window.
     """
     decisive = _decisive(settings)
     if isinstance(data, Cohort):
@@ -90,6 +107,7 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
             )
         return data
     _check_labelled(data)
+    segmentation = settings.segmentation
     train, validation = hold_out(data, settings)
     space = choose_working_space(
         train,
@@ -97,9 +115,10 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
         spatial_shape=settings.data.spatial_shape,
         centre=settings.data.centre,
         normalisation=settings.data.normalisation,
-        divisor=divisor_of(settings.segmentation.segmenter, settings.segmentation.channels),
+        divisor=divisor_of(segmentation.segmenter, segmentation.channels),
     )
     limit = settings.data.memory_limit_bytes
+    check_network_size(segmentation.channels, 1 + len(data.structures), space.spatial_shape)
     return Cohort(
         train,
         validation,
@@ -108,6 +127,20 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
         validation_cases=PreparedCases(validation or (), space, memory_limit_bytes=limit),
         decided_by=decisive,
     )
+
+
+def check_network_size(
+    channels: Sequence[int], classes: int, spatial_shape: tuple[int, int, int]
+) -> None:
+    """Refuse to train what would be too large to be loaded again, see `check_window`.
+
+    Raises:
+        ConfigError: If it takes too much memory for one window.
+    """
+    try:
+        check_window(channels, classes, spatial_shape)
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
 
 
 def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Dataset | None]:
@@ -133,6 +166,16 @@ def hold_out(dataset: Dataset, settings: TrainSettings) -> tuple[Dataset, Datase
             "lower segmentation.validation_cases"
         )
     return dataset.split_at_random(test_count=count, seed=settings.seed)
+
+
+def _occurring(cases: PreparedCases, classes: int) -> NDArray[np.bool_]:
+    """Which class indices occur in any of the cases, shape (classes,)."""
+    found = np.zeros(classes, dtype=np.bool_)
+    for case in cases.label_maps():
+        found |= np.bincount(case.classes.ravel(), minlength=classes) > 0
+        if found.all():
+            break
+    return found
 
 
 def _decisive(settings: TrainSettings) -> dict[str, Any]:

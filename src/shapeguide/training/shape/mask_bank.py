@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.disturbing.masks import corrupt, soften
-from shapeguide.geometry.boxes import foreground_box
+from shapeguide.errors import ConfigError
+from shapeguide.geometry.boxes import Box
 from shapeguide.geometry.warp import draw_affine_warps, warp_classes, warp_one_hot
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.settings.groups import TrainSettings
@@ -99,36 +104,65 @@ def mask_bank(cases: PreparedCases, settings: TrainSettings) -> MaskBank:
     Args:
         cases: At least one.
         settings: Of the shape stage that the masks are for.
+
+    Raises:
+        ConfigError: If the masks would take more memory than the settings allow.
+        DataError: If a case cannot be prepared.
     """
-    count = len(cases.cases[0].structures)
-    whole = [
-        torch.stack([torch.from_numpy(case.classes == s + 1) for s in range(count)])
-        for case in cases.label_maps()
-    ]
-    limits = settings.warp
+    names = [structure.name for structure in cases.cases[0].structures]
+    limits, people = settings.warp, tuple(case.person for case in cases.cases)
+    boxes: list[list[Box | None]]
     if settings.shape.pose == "grid":
-        masks = torch.stack(whole)
+        boxes = [[_everywhere(cases.space.spatial_shape)] * len(names) for _ in people]
+        shape = cases.space.spatial_shape
     else:
-        masks = cropped(whole)
+        boxes = [structure_boxes(case.classes, len(names)) for case in cases.label_maps()]
+        shape = _common_shape(boxes)
         limits = replace(limits, translation_mm=0.0)
-    people = tuple(case.person for case in cases.cases)
-    return MaskBank(masks.to(torch.uint8), cases.space.spacing_mm, limits, people)
+    _check_memory((len(people), len(names), *shape), settings.data.memory_limit_bytes)
+    masks = torch.zeros((len(people), len(names), *shape), dtype=torch.uint8)
+    for n, case in enumerate(cases.label_maps()):
+        for s, box in enumerate(boxes[n]):
+            if box is not None:
+                inside = torch.from_numpy(case.classes[box] == s + 1)
+                masks[n, s][_in_the_middle(inside.shape, shape)] = inside
+    return MaskBank(masks, cases.space.spacing_mm, limits, people)
 
 
-def cropped(masks: Sequence[Tensor]) -> Tensor:
-    """Masks (S, I, J, K) of each case to (N, S, i, j, k): a common box around each structure."""
-    boxes = [[foreground_box(mask.cpu().numpy() > 0) for mask in case] for case in masks]
+def structure_boxes(classes: NDArray[np.uint8], count: int) -> list[Box | None]:
+    """The smallest box around each of so many structures, by class index from 1; none if absent."""
+    found: list[tuple[slice, ...] | None] = ndimage.find_objects(classes, max_label=count)
+    return [None if box is None else (box[0], box[1], box[2]) for box in found]
+
+
+def _everywhere(shape: Sequence[int]) -> Box:
+    i, j, k = (slice(0, length) for length in shape)
+    return i, j, k
+
+
+def _common_shape(boxes: Sequence[Sequence[Box | None]]) -> tuple[int, int, int]:
+    """Shape of a box that holds each of these with room around it."""
     lengths = [[part.stop - part.start for part in box] for case in boxes for box in case if box]
     longest = torch.tensor(lengths or [[1, 1, 1]]).amax(0)
-    shape = (longest.float() * ROOM).ceil().long() + 2 * CROP_MARGIN_VOXELS
-    found = torch.zeros((len(masks), len(masks[0]), *shape.tolist()), dtype=torch.bool)
-    for n, case in enumerate(masks):
-        for s, mask in enumerate(case):
-            box = boxes[n][s]
-            if box is None:
-                continue
-            inside = mask[box]
-            start = (shape - torch.tensor(inside.shape)) // 2
-            stop = start + torch.tensor(inside.shape)
-            found[n, s][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = inside
-    return found
+    i, j, k = ((longest.float() * ROOM).ceil().long() + 2 * CROP_MARGIN_VOXELS).tolist()
+    return i, j, k
+
+
+def _in_the_middle(lengths: Sequence[int], shape: Sequence[int]) -> Box:
+    starts = [(whole - length) // 2 for length, whole in zip(lengths, shape, strict=True)]
+    i, j, k = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
+    return i, j, k
+
+
+def _check_memory(shape: Sequence[int], limit_bytes: int) -> None:
+    """Refuse masks of a shape (N, S, I, J, K) that would take more than this.
+
+    Raises:
+        ConfigError: If they would.
+    """
+    if prod(shape) > limit_bytes:
+        raise ConfigError(
+            f"the shape stage needs {prod(shape) / 2**30:.1f} GB for the masks of {shape[0]} cases "
+            f"and {shape[1]} structures, more than the limit of {limit_bytes / 2**30:.1f} GB; "
+            "raise data.memory_limit_gb, name fewer structures, or train without guidance"
+        )

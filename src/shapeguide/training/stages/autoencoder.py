@@ -17,7 +17,7 @@ from shapeguide.models.autoencoder_model import (
     build_autoencoder,
     load_autoencoder,
 )
-from shapeguide.training.cohort import Cohort, cohort_of
+from shapeguide.training.cohort import Cohort, check_network_size, cohort_of
 from shapeguide.training.engine.checkpoint import TrainingState
 from shapeguide.training.engine.loop import LoopTask
 from shapeguide.training.engine.seeds import (
@@ -103,8 +103,10 @@ class AutoencoderStage:
         return self.settings.autoencoder
 
     def check(self) -> None:
-        """Refuse settings that need no autoencoder."""
+        """Refuse settings that need no autoencoder, or one that is too large."""
         _ = self.flavour
+        cohort = self.cohort
+        check_network_size(self.course.channels, cohort.classes, cohort.space.spatial_shape)
 
     def learner(self) -> nn.Module:
         """The autoencoder."""

@@ -106,7 +106,7 @@ def run_stage(stage: Stage[ModelT_co], *, run_dir: str | Path, progress: bool) -
 
     Raises:
         ConfigError: If the folder belongs to another run, or the stage refuses its settings,
-            or another process trains there.
+            or a structure occurs in no case, or another process trains there.
         DataError: If a case cannot be used.
     """
     folder, settings, cohort = Path(run_dir), stage.settings, stage.cohort
@@ -132,6 +132,7 @@ def _train(stage: Stage[Any], folder: Path, progress: bool) -> None:
         "%s: %d training cases, %d held out for validation",
         stage.title, len(cohort.train), len(cohort.validation or ()),
     )  # fmt: skip
+    cohort.check_structures_occur()
     fabric = start_fabric(machine, precision=stage.precision)
     learner = stage.learner()
     optimizer = torch.optim.Adam(learner.parameters(), lr=stage.course.learning_rate)

@@ -131,7 +131,7 @@ def mask_bank(cases: PreparedCases, settings: TrainSettings) -> MaskBank:
 
 def structure_boxes(classes: NDArray[np.uint8], count: int) -> list[Box | None]:
     """The smallest box around each of so many structures, by class index from 1; none if absent."""
-    found: list[tuple[slice, ...] | None] = ndimage.find_objects(classes, max_label=count)
+    found: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(classes, max_label=count)
     return [None if box is None else (box[0], box[1], box[2]) for box in found]
 
 

@@ -34,3 +34,5 @@ METRICS = {
     "surface_dice_1mm": Metric("surface Dice at 1 mm", unit="", higher_is_better=True),
 }
 """Every metric, by the name of its column in a table of scores."""
+MAIN_METRICS = ("dice", "hausdorff_mm", "hd95_mm")
+"""Those that are told first."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -22,17 +23,22 @@ from shapeguide.errors import DataError, ShapeguideError
 from shapeguide.inference.prediction_files import predict_files
 from shapeguide.inference.usual import calibrate_restorer
 from shapeguide.metrics.components import keep_largest_component
-from shapeguide.metrics.metric import METRICS
-from shapeguide.metrics.summary import compare, summarise
+from shapeguide.metrics.metric import MAIN_METRICS
+from shapeguide.metrics.summary import compare
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.models.restorer_model import RESTORER_FOLDER, USUAL_FILE
 from shapeguide.models.shape_model import load_shape_network
-from shapeguide.report.words import headline, records, shown
+from shapeguide.report.words import headline, shown
 from shapeguide.storage.identity import claim
 from shapeguide.storage.lock import locked
 from shapeguide.storage.whole import write_table
-from shapeguide.studies.demo_files import KIND, DemoCohort, DemoFiles
-from shapeguide.studies.demo_page import MAIN_METRICS, DemoScores, write_report
+from shapeguide.studies.demo_files import GUIDED, KIND, METHODS, PLAIN, DemoCohort, DemoFiles
+from shapeguide.studies.demo_page import (
+    LARGEST,
+    DemoScores,
+    score_rows,
+    write_report,
+)
 from shapeguide.studies.study import seconds_of, stopwatch
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset, resolve
@@ -49,8 +55,6 @@ DEMO_SETTINGS = QUICK.changed(
     segmentation=QUICK.segmentation.changed(dice_iterations=300, guided_iterations=150),
 )
 
-METHODS = ("plain", "guided")
-
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
@@ -66,18 +70,11 @@ class DemoResult:
     @property
     def headline(self) -> str:
         """The comparison of guided and plain in one line, as their predictions come."""
-        return headline(
-            self.scores.comparison, first="guided", second="plain", metrics=MAIN_METRICS
-        )
+        return headline(self.scores.comparison, first=GUIDED, second=PLAIN, metrics=MAIN_METRICS)
 
     def table(self) -> list[tuple[str, ...]]:
         """Mean scores of each method over the test cases, as text; the first row holds headings."""
-        rows = [("method", *(metric.name for metric in METRICS.values()), "missed")]
-        for name, table in self.scores.tables.items():
-            summary = records(summarise(table))
-            means = tuple(shown(row["metric"], row["mean"]) for row in summary)
-            rows.append((name, *means, str(summary[0]["missed"])))
-        return rows
+        return score_rows(self.scores, lambda row: shown(row["metric"], row["mean"]))
 
 
 def demo(
@@ -118,10 +115,10 @@ def demo(
     }
     with locked(files.folder), _one_thread():
         claim(files.folder, KIND, identity)
-        _do(_steps(made))
+        _do(made, _steps(made))
         scores = _score(made.cases()[1], files)
         if not files.page.is_file():
-            _do([Cell("report", _report, (made, scores))])
+            _do(made, {"report": (_report, (scores,))})
     return DemoResult(files.folder, files.page, scores, made.seconds())
 
 
@@ -147,7 +144,7 @@ class _Demo:
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each step, over all its starts."""
-        found = {name: seconds_of(self.files.folder, _file_name(name)) for name in STEPS}
+        found = {name: seconds_of(self.files.folder, name.replace(" ", "_")) for name in STEPS}
         return {name: value for name, value in found.items() if value > 0}
 
 
@@ -158,122 +155,112 @@ STEPS = (
     *(f"{method} {part}" for method in METHODS for part in ("segmenter", "predictions")),
     "report",
 )
+Steps = dict[str, tuple[Callable[..., None], tuple[Any, ...]]]
+"""What is called for each step: a function, and its arguments after the demo."""
 
 
-def _file_name(step: str) -> str:
-    return step.replace(" ", "_")
-
-
-def _steps(made: _Demo) -> list[Cell]:
+def _steps(made: _Demo) -> Steps:
     """The steps that are not done, in their order."""
     files = made.files
-    restorer = files.run("guided") / RESTORER_FOLDER
-    steps: dict[str, tuple[bool, Callable[..., None], tuple[object, ...]]] = {
-        "cohort": ((files.cohort / "dataset.json").is_file(), _write_cohort, ()),
-        "shape network": ((files.run("shape") / MODEL_FILE).is_file(), _train_shape, ()),
+    shape, guided = files.run("shape"), files.run(GUIDED)
+    restorer = guided / RESTORER_FOLDER
+    steps: Steps = {
+        "cohort": (_write_cohort, ()),
+        "shape network": (_train_shapes, (train_shape, shape)),
+        "shape restorer": (_train_shapes, (train_restorer, restorer)),
     }
-    if made.restores:
-        steps["shape restorer"] = ((restorer / MODEL_FILE).is_file(), _train_restorer, ())
     for method in METHODS:
-        done = (files.run(method) / MODEL_FILE).is_file()
-        if method == "guided" and made.restores:
-            done = done and (restorer / USUAL_FILE).is_file()
-        steps[f"{method} segmenter"] = (done, _train_segmenter, (method,))
-        steps[f"{method} predictions"] = (False, _predict, (method,))
-    return [
-        Cell(name, call, (made, *arguments))
-        for name, (done, call, arguments) in steps.items()
-        if not done
-    ]
+        steps[f"{method} segmenter"] = (_train_segmenter, (method,))
+        steps[f"{method} predictions"] = (_predict, (method,))
+    done = {
+        "cohort": (files.cohort / "dataset.json").is_file(),
+        "shape network": (shape / MODEL_FILE).is_file(),
+        "shape restorer": not made.restores or (restorer / MODEL_FILE).is_file(),
+        "plain segmenter": (files.run(PLAIN) / MODEL_FILE).is_file(),
+        "guided segmenter": (guided / MODEL_FILE).is_file()
+        and (not made.restores or (restorer / USUAL_FILE).is_file()),
+    }
+    if done["cohort"]:
+        names = [f"{case.id}.nii.gz" for case in made.cases()[1]]
+        for method in METHODS:
+            folders = [files.predictions(f"{method}{end}") for end in ("", LARGEST)]
+            there = [(folder / name).is_file() for folder in folders for name in names]
+            done[f"{method} predictions"] = all(there)
+    return {name: step for name, step in steps.items() if not done.get(name)}
 
 
-def _do(steps: list[Cell]) -> None:
-    """Do steps in this process, one after the other; each needs all before it.
+def _do(made: _Demo, steps: Steps) -> None:
+    """Do steps in this process, one after the other; each needs the one before it.
 
     Raises:
         ShapeguideError: If one fails.
     """
-    names = [step.name for step in steps]
-    chained = [
-        Cell(step.name, step.call, step.arguments, needs=tuple(names[:place]))
-        for place, step in enumerate(steps)
-    ]
-    failures = run_cells(chained)
-    for name, reason in failures.items():
+    cells: list[Cell] = []
+    for name, (call, arguments) in steps.items():
+        before = tuple(cell.name for cell in cells[-1:])
+        cells.append(Cell(name, _timed, (made, name, call, *arguments), needs=before))
+    for name, reason in run_cells(cells).items():
         raise ShapeguideError(f"demo, {name}: {reason}")
 
 
+def _timed(made: _Demo, step: str, call: Callable[..., None], *arguments: Any) -> None:
+    with stopwatch(made.files.folder, step.replace(" ", "_")):
+        call(made, *arguments)
+
+
 def _write_cohort(made: _Demo) -> None:
-    with stopwatch(made.files.folder, "cohort"):
-        write_cohort(
-            made.files.cohort,
-            count=made.cohort.training_cases + made.cohort.test_cases,
-            seed=made.settings.seed,
-            shape=made.cohort.shape,
-            overwrite=True,
-        )
+    write_cohort(
+        made.files.cohort,
+        count=made.cohort.training_cases + made.cohort.test_cases,
+        seed=made.settings.seed,
+        shape=made.cohort.shape,
+        overwrite=True,
+    )
 
 
-def _train_shape(made: _Demo) -> None:
-    with stopwatch(made.files.folder, "shape_network"):
-        run_dir = made.files.run("shape")
-        train_shape(
-            made.cases()[0], run_dir=run_dir, settings=made.settings, progress=made.progress
-        )
-
-
-def _train_restorer(made: _Demo) -> None:
-    with stopwatch(made.files.folder, "shape_restorer"):
-        run_dir = made.files.run("guided") / RESTORER_FOLDER
-        train_restorer(
-            made.cases()[0], run_dir=run_dir, settings=made.settings, progress=made.progress
-        )
+def _train_shapes(made: _Demo, train: Callable[..., object], run_dir: Path) -> None:
+    """Train a network that sees label maps alone."""
+    train(made.cases()[0], run_dir=run_dir, settings=made.settings, progress=made.progress)
 
 
 def _train_segmenter(made: _Demo, method: str) -> None:
     files, settings, train = made.files, made.settings, made.cases()[0]
-    guide = load_shape_network(files.run("shape")) if method == "guided" else None
-    with stopwatch(files.folder, f"{method}_segmenter"):
-        train_segmenter(
-            train,
-            guide,
-            run_dir=files.run(method),
-            settings=settings,
-            # Before the guidance both are the same to the bit; it is computed once.
-            branch_from=files.run("plain") if guide else None,
-            progress=made.progress,
+    guide = load_shape_network(files.run("shape")) if method == GUIDED else None
+    train_segmenter(
+        train,
+        guide,
+        run_dir=files.run(method),
+        settings=settings,
+        # Before the guidance both are the same to the bit; it is computed once.
+        branch_from=files.run(PLAIN) if guide else None,
+        progress=made.progress,
+    )
+    if guide and made.restores:
+        calibrate_restorer(
+            files.run(method), train, share=settings.restorer.usual_share, progress=made.progress
         )
-        if guide and made.restores:
-            calibrate_restorer(
-                files.run(method), train, share=settings.restorer.usual_share,
-                progress=made.progress,
-            )  # fmt: skip
 
 
 def _predict(made: _Demo, method: str) -> None:
     """Predictions as they come, and with the largest component kept."""
     files, (_, test) = made.files, made.cases()
-    raw, largest = files.predictions(method), files.predictions(f"{method} largest")
-    names = [f"{case.id}.nii.gz" for case in test]
-    if all((folder / name).is_file() for folder in (raw, largest) for name in names):
-        return
-    with stopwatch(files.folder, f"{method}_predictions"):
-        report = predict_files(
-            files.run(method), [case.image for case in test], out_dir=raw, progress=made.progress
-        )
-        if report.failed:
-            failure = report.failed[0]
-            raise DataError(f"{failure.scan} could not be segmented: {failure.reason}")
-        for name in names:
-            if not (largest / name).is_file():
-                found = read_label_map(raw / name, structures=test.structures)
-                write_label_map(keep_largest_component(found), largest / name)
+    raw, largest = files.predictions(method), files.predictions(method + LARGEST)
+    report = predict_files(
+        files.run(method), [case.image for case in test], out_dir=raw, progress=made.progress
+    )
+    if report.failed:
+        failure = report.failed[0]
+        raise DataError(f"{failure.scan} could not be segmented: {failure.reason}")
+    for case in test:
+        name = f"{case.id}.nii.gz"
+        if not (largest / name).is_file():
+            found = read_label_map(raw / name, structures=test.structures)
+            write_label_map(keep_largest_component(found), largest / name)
 
 
 def _report(made: _Demo, scores: DemoScores) -> None:
-    with stopwatch(made.files.folder, "report"):
-        shape_network = load_shape_network(made.files.run("shape"))
-        write_report(made.files, made.cases(), shape_network, made.settings, scores, made.seconds())
+    shape_network = load_shape_network(made.files.run("shape"))
+    write_report(made.files, made.cases(), shape_network, made.settings, scores, made.seconds())
 
 
 @contextmanager
@@ -292,19 +279,16 @@ def _one_thread() -> Iterator[None]:
 
 
 def _score(test: Dataset, files: DemoFiles) -> DemoScores:
-    methods = ("plain", "guided", "plain largest", "guided largest")
+    methods = (*METHODS, *(method + LARGEST for method in METHODS))
     tables = {
         method: evaluate(files.predictions(method), test, out=files.scores(method)).scores
         for method in methods
     }
-    comparisons = {
-        end: compare(tables[f"guided{end}"], tables[f"plain{end}"]) for end in ("", " largest")
-    }
-    joined = pd.concat(
-        [
-            comparison.assign(first=f"guided{end}", second=f"plain{end}")
-            for end, comparison in comparisons.items()
-        ]
+    raw, largest = (
+        compare(tables[GUIDED + end], tables[PLAIN + end]).assign(
+            first=GUIDED + end, second=PLAIN + end
+        )
+        for end in ("", LARGEST)
     )
-    write_table(files.scores("comparison"), joined)
-    return DemoScores(tables, comparisons[""], comparisons[" largest"])
+    write_table(files.scores("comparison"), pd.concat([raw, largest]))
+    return DemoScores(tables, raw, largest)

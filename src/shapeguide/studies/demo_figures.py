@@ -14,6 +14,7 @@ from shapeguide.data.dataset import Case, Dataset
 from shapeguide.data.nifti import read_label_map
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.geometry.resample import to_ras
+from shapeguide.metrics.metric import MAIN_METRICS, METRICS
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.report.charts import (
     CurvePanel,
@@ -27,13 +28,12 @@ from shapeguide.report.charts import (
 from shapeguide.report.pictures import CaseView, composite_figure, slice_figure, surface_figure
 from shapeguide.report.theme import as_jpeg, as_png, write_picture, write_themed
 from shapeguide.report.words import records
-from shapeguide.studies.demo_files import DemoFiles
+from shapeguide.studies.demo_files import METHODS, DemoFiles
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape import mask_bank
 from shapeguide.training.shape.separation import PairDistances, pair_distances
 
-METHODS = ("plain", "guided")
 LOSS_TERMS = {
     "dice": "Dice loss",
     "cross_entropy": "cross-entropy (weighted)",
@@ -41,7 +41,6 @@ LOSS_TERMS = {
     "shape_distance": "shape distance to the reference",
     "score": "Dice on validation cases",
 }
-PAIRED_METRICS = {"dice": "Dice", "hausdorff_mm": "Hausdorff distance (mm)", "hd95_mm": "HD95 (mm)"}
 CHOSEN = ("best", "median", "worst")
 MEMORY_LIMIT_BYTES = 2**30
 SHAPE_COLOUR = 2
@@ -142,11 +141,11 @@ def paired_panels(tables: Mapping[str, pd.DataFrame]) -> list[PairedPanel]:
     by_case = {method: tables[method].set_index(["case", "structure"]) for method in METHODS}
     order = by_case[METHODS[0]].index
     panels = []
-    for metric, title in PAIRED_METRICS.items():
+    for metric in MAIN_METRICS:
         values: NDArray[np.float64] = np.stack(
             [by_case[method].loc[order, metric].to_numpy(np.float64) for method in METHODS]
         )
-        panels.append(PairedPanel(title, METHODS, values))
+        panels.append(PairedPanel(METRICS[metric].heading, METHODS, values))
     return panels
 
 

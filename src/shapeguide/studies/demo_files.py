@@ -8,6 +8,7 @@ from pathlib import Path
 from shapeguide.storage.identity import FolderKind
 from shapeguide.studies.study import StudyFiles
 
+PLAIN, GUIDED = METHODS = ("plain", "guided")
 KIND = FolderKind("demo", "demo.json", identity=("cohort", "settings"))
 
 

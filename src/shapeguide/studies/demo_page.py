@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 import shapeguide
 from shapeguide.data.dataset import Dataset
-from shapeguide.metrics.metric import METRICS
+from shapeguide.metrics.metric import MAIN_METRICS, METRICS
 from shapeguide.metrics.summary import summarise
 from shapeguide.models.quality import LOWEST_AUC, LOWEST_RATIO
 from shapeguide.models.shape_model import ShapeModel
@@ -25,12 +25,12 @@ from shapeguide.report.words import (
     verdict,
 )
 from shapeguide.studies.demo_figures import choose_cases, draw_figures, held_out_distances
-from shapeguide.studies.demo_files import DemoFiles
+from shapeguide.studies.demo_files import GUIDED, PLAIN, DemoFiles
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape.separation import PairDistances
 
-MAIN_METRICS = ("dice", "hausdorff_mm", "hd95_mm")
-FIRST, SECOND = "guided", "plain"
+LARGEST = " largest"
+"""After the name of a method whose largest components alone are scored."""
 FILES = (
     ("cohort/", "the synthetic scans and label maps, a Decathlon folder"),
     ("shape/", "run folder of the shape network"),
@@ -79,7 +79,7 @@ def write_report(
     chosen = choose_cases(scores.tables)
     page = Page(
         title="shapeguide demo: does a learned shape help a segmenter?",
-        headline=headline(scores.comparison, first=FIRST, second=SECOND, metrics=MAIN_METRICS),
+        headline=headline(scores.comparison, first=GUIDED, second=PLAIN, metrics=MAIN_METRICS),
         lead=_lead(train, test, settings),
         cards=_cards(scores),
         sections=(
@@ -120,13 +120,13 @@ def _cards(scores: DemoScores) -> tuple[Card, ...]:
             if metric not in (("hausdorff_mm",) if largest else MAIN_METRICS):
                 continue
             title = METRICS[metric].name + (", largest component kept" if largest else "")
-            values = ((FIRST, row["mean_first"]), (SECOND, row["mean_second"]))
+            values = ((GUIDED, row["mean_first"]), (PLAIN, row["mean_second"]))
             cards.append(
                 Card(
                     title=title,
                     values=tuple((name, shown(metric, value)) for name, value in values),
                     verdict=verdict(row),
-                    note=f"{FIRST} better in {row['wins']}, worse in {row['losses']}, equal in "
+                    note=f"{GUIDED} better in {row['wins']}, worse in {row['losses']}, equal in "
                     f"{row['ties']} of {row['pairs']} cases",
                 )
             )
@@ -135,10 +135,10 @@ def _cards(scores: DemoScores) -> tuple[Card, ...]:
 
 def _score_section(files: DemoFiles, scores: DemoScores) -> Section:
     sentences = tuple(
-        sentence(row, first=FIRST, second=SECOND) for row in records(scores.comparison)
+        sentence(row, first=GUIDED, second=PLAIN) for row in records(scores.comparison)
     )
     kept = tuple(
-        "With the largest component of both kept, " + sentence(row, first=FIRST, second=SECOND)
+        "With the largest component of both kept, " + sentence(row, first=GUIDED, second=PLAIN)
         for row in records(scores.comparison_largest)
         if row["metric"] in MAIN_METRICS
     )
@@ -163,17 +163,23 @@ def _score_section(files: DemoFiles, scores: DemoScores) -> Section:
     )
 
 
-def _score_table(scores: DemoScores) -> Table:
-    rows = []
+def score_rows(
+    scores: DemoScores, text: Callable[[Mapping[str, Any]], str]
+) -> list[tuple[str, ...]]:
+    """Each method over the test cases, each row of `summarise` as text; first come headings."""
+    rows = [("method", *(metric.name for metric in METRICS.values()), "missed")]
     for method, table in scores.tables.items():
         summary = records(summarise(table))
-        cells = tuple(_mean_and_interval(row) for row in summary)
-        name = method.replace(" largest", ", largest component")
-        rows.append((name, *cells, str(summary[0]["missed"])))
+        rows.append((method, *map(text, summary), str(summary[0]["missed"])))
+    return rows
+
+
+def _score_table(scores: DemoScores) -> Table:
+    headings, *rows = score_rows(scores, _mean_and_interval)
     return Table(
         title="Means over the test cases",
-        headings=("method", *(metric.name for metric in METRICS.values()), "missed"),
-        rows=tuple(rows),
+        headings=headings,
+        rows=tuple((row[0].replace(LARGEST, ", largest component"), *row[1:]) for row in rows),
         note="Higher is better for Dice and surface Dice, lower for distances. Distances of missed "
         "structures are infinite and not in the means.",
     )

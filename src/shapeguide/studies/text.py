@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from shapeguide.metrics.metric import METRICS
+from shapeguide.metrics.metric import MAIN_METRICS, METRICS
 from shapeguide.report.words import p_text, records, shown, signed
 from shapeguide.studies.scores import ANY_SEVERITY, CORRUPTED, LARGEST
 from shapeguide.studies.separation.design import Condition
@@ -16,7 +16,6 @@ from shapeguide.studies.separation.measure import Measured
 from shapeguide.studies.separation.tables import published_of
 
 Row = tuple[str, ...]
-SHOWN = ("dice", "hausdorff_mm", "hd95_mm")
 SEPARATION_SHOWN = (
     *("same", "different", "ratio", "AUC", "rank-1", "spread", "seconds", "train", "held out"),
 )
@@ -33,13 +32,20 @@ def summary_rows(summary: pd.DataFrame) -> list[Row]:
         The first row holds the headings.
     """
     rows: list[Row] = [
-        ("structure", "regime", "weights", "system", *(METRICS[m].name for m in SHOWN), "missed")
+        (
+            "structure",
+            "regime",
+            "weights",
+            "system",
+            *(METRICS[m].name for m in MAIN_METRICS),
+            "missed",
+        )
     ]
     kept = summary[_overall(summary)]
     columns = ["structure", "regime", "weights", "system"]
     for key, group in kept.groupby(columns, sort=False):
         by_metric = {row["metric"]: row for row in records(group)}
-        means = [_with_interval(metric, by_metric[metric]) for metric in SHOWN]
+        means = [_with_interval(metric, by_metric[metric]) for metric in MAIN_METRICS]
         rows.append((*map(str, key), *means, str(by_metric["dice"]["missed"])))
     return rows
 
@@ -57,7 +63,7 @@ def effect_rows(effects: pd.DataFrame) -> list[Row]:
     rows: list[Row] = [(*headings, "difference", "95 %", "p", "missed", "missed by plain")]
     if effects.empty:
         return rows
-    for row in records(effects[_overall(effects) & effects["metric"].isin(SHOWN)]):
+    for row in records(effects[_overall(effects) & effects["metric"].isin(MAIN_METRICS)]):
         metric = str(row["metric"])
         interval = f"{signed(metric, row['low'])} to {signed(metric, row['high'])}"
         named = [str(row[name]) for name in headings]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from shapeguide import commands
-from shapeguide.cli import SUMMARIES, main
+from shapeguide.cli import FIRST_SPEAKS_S, SUMMARIES, main
 from shapeguide.errors import DataError
 
 HEAVY = {"torch", "monai", "numpy", "pandas", "nibabel", "matplotlib", "pydantic", "tyro", "rich"}
@@ -95,6 +95,21 @@ def test_an_error_is_one_message_without_a_traceback(
     fail_with(DataError("case_7: the label map is empty"), monkeypatch)
     assert main(["describe", "folder"]) == 2
     assert capsys.readouterr().err == "error: case_7: the label map is empty\n"
+
+
+def test_of_several_processes_the_first_speaks_at_once_and_the_others_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SHAPEGUIDE_DEBUG", raising=False)
+    waits: list[float] = []
+    monkeypatch.setattr("shapeguide.cli.time.sleep", waits.append)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    fail_with(DataError("case_7: empty"), monkeypatch)
+    for number, waited in (("0", []), ("1", [FIRST_SPEAKS_S])):
+        monkeypatch.setenv("RANK", number)
+        assert main(["describe", "folder"]) == 2
+        assert capsys.readouterr().err == f"error (process {number}): case_7: empty\n"
+        assert waits == waited
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

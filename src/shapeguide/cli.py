@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from shapeguide.errors import ShapeguideError
@@ -27,6 +28,10 @@ RENAMED = {"experiment": "study separation, study systems or study guidance"}
 """Commands of earlier versions, and what they are called now."""
 
 REFUSED, INTERRUPTED = 2, 130
+
+FIRST_SPEAKS_S = 5.0
+"""Of several processes that fail, mostly for one reason, the first speaks: a launcher ends the
+others while they wait. One that fails by itself speaks after that."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,9 +96,11 @@ def _run(command: str, arguments: list[str], *, debug: bool) -> int:
     except (ShapeguideError, OSError) as error:
         if debug:
             raise
-        from shapeguide.launch import count, number
+        from shapeguide.launch import count, is_first, number
 
         which = f" (process {number()})" if count() > 1 else ""
+        if not is_first():
+            time.sleep(FIRST_SPEAKS_S)
         print(f"error{which}: {_message(error)}", file=sys.stderr)
         return REFUSED
 

@@ -152,6 +152,12 @@ def test_regions_of_nnunet_that_overlap_are_refused_by_name_until_some_are_chose
         assert chosen[0].read_label_map().mask("whole").sum() == 2
 
 
+def test_voxels_to_be_ignored_are_refused_by_name(tmp_path: Path) -> None:
+    labels = {"background": 0, "whole": 1, "ignore": 2}
+    with pytest.raises(DataError, match=r'has the label "ignore" \(2\).*take "ignore" out of'):
+        read_dataset(nnunet(tmp_path, labels=labels))
+
+
 @pytest.mark.parametrize("region", [[], [1, 1], [0, 1], [1.5], [[1]], ["one"], [True], [2**31]])
 def test_regions_of_another_form_are_refused(tmp_path: Path, region: Any) -> None:
     with pytest.raises(DataError, match='"labels" of the description'):

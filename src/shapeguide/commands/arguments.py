@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import UseAppendAction, arg
 
 import shapeguide as sg
-from shapeguide.errors import ConfigError
+from shapeguide.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import Dataset
@@ -102,3 +102,14 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} is there already; choose another path or add --overwrite")
+
+
+def refuse_missing(*paths: Path | None) -> None:
+    """Refuse paths that lead nowhere; None is passed over.
+
+    Raises:
+        DataError: If one does.
+    """
+    for path in paths:
+        if path is not None and not path.exists():
+            raise DataError(f"{path}: there is no such file or folder; correct the path")

@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 import shapeguide as sg
 from shapeguide.cells import Workers
-from shapeguide.commands.arguments import CaseChoice
+from shapeguide.commands.arguments import CaseChoice, refuse_missing
 from shapeguide.commands.terminal import tell
 from shapeguide.errors import ConfigError
 from shapeguide.vocabulary import Device, WeightsName
@@ -51,6 +51,7 @@ class Predict:
 
     def run(self) -> int:
         """Predict, and tell what failed."""
+        refuse_missing(self.run_dir)  # before torch is loaded, which takes seconds
         from shapeguide.inference.prediction_files import PredictionOptions
 
         report = sg.predict_files(

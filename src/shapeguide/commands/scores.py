@@ -15,6 +15,7 @@ from shapeguide.commands.arguments import (
     Structures,
     parse_structures,
     refuse_existing,
+    refuse_missing,
 )
 from shapeguide.commands.terminal import complain, print_table, tell
 
@@ -43,9 +44,10 @@ class Evaluate:
 
     def run(self) -> int:
         """Score, and print the summary."""
+        refuse_missing(self.predictions, self.references, self.against)
+        refuse_existing(self.out, self.overwrite)
         from shapeguide.metrics.summary_text import comparison_rows, summary_rows
 
-        refuse_existing(self.out, self.overwrite)
         found = sg.evaluate(
             self.predictions,
             self._chosen_references(),

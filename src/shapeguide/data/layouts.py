@@ -23,6 +23,8 @@ from shapeguide.errors import DataError, reason
 from shapeguide.storage.whole import read_json, write_json
 
 DESCRIPTION_FILE = "dataset.json"
+IGNORED = "ignore"
+"""What nnU-Net calls the label of voxels of which nobody says what they are."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ def describe_nnunet(reach: Reach, stated: dict[str, Any]) -> dict[str, Any]:
     """Description of an nnU-Net v2 raw folder: imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz.
 
     Raises:
-        DataError: If there is more than one channel, or images and label maps do not pair up.
+        DataError: If there is more than one channel, or images and label maps do not pair up, or
+            some voxels are to be ignored.
     """
     channels, ending = stated["channel_names"], stated.get("file_ending", "")
     if not isinstance(channels, dict) or len(channels) != 1:
@@ -163,6 +166,13 @@ def describe_nnunet(reach: Reach, stated: dict[str, Any]) -> dict[str, Any]:
         raise DataError(f'{reach.folder}: "file_ending" is {cut(ending)}; expected a text')
     content = _describe_plain(reach, "imagesTr", "labelsTr", ending=ending)
     content["labels"] = stated.get("labels", {})
+    if isinstance(content["labels"], dict) and IGNORED in content["labels"]:
+        raise DataError(
+            f'{reach.folder}: "labels" has the label "{IGNORED}" ({cut(content["labels"][IGNORED])}'
+            "): voxels that a training must pass over, and this is not yet possible; give them to "
+            f'the background or to a structure in the label maps, and take "{IGNORED}" out of '
+            '"labels", or make a dataset of the cases that have none'
+        )
     content["name"] = stated.get("name", content["name"])
     return content
 

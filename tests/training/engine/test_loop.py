@@ -21,6 +21,7 @@ from shapeguide.training.engine.checkpoint import (
     read_tensors,
     write_tensors,
 )
+from shapeguide.training.engine.fabric import to_device
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.loop import (
     LoopPlan,
@@ -31,6 +32,7 @@ from shapeguide.training.engine.loop import (
 )
 from shapeguide.training.engine.seeds import generator_for
 from shapeguide.training.engine.weight_average import WeightAverage
+from shapeguide.training.stages.variation import Warps
 
 
 @dataclass
@@ -411,3 +413,16 @@ def test_checkpoint_without_an_average_starts_one_from_its_weights(tmp_path: Pat
     run(tmp_path / "averaged", iterations=5, decay=0.9)
     load_checkpoint(plain, tmp_path / "averaged" / CHECKPOINT_FILE)
     assert plain.iteration == 5
+
+
+def test_a_batch_goes_as_float32_to_a_device_without_float64_and_else_as_it_is() -> None:
+    third, chosen = torch.eye(3, 4, dtype=torch.float64)[None] / 3, torch.tensor([True])
+    batch = (Warps(third, chosen), [{"m": third}, None, 2.5])
+    for device, kind in (("mps", torch.float32), ("cpu", torch.float64)):
+        fabric = SimpleNamespace(device=SimpleNamespace(type=device), to_device=lambda given: given)
+        found = to_device(batch, fabric)  # type: ignore[arg-type]
+        assert isinstance(found[0], Warps)
+        assert found[0].matrices.dtype == found[1][0]["m"].dtype == kind
+        assert torch.equal(found[0].matrices, third.to(kind))
+        assert found[0].chosen is chosen
+        assert found[1][1:] == [None, 2.5]

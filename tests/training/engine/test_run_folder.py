@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import shapeguide as sg
 from shapeguide.cli import main
 from shapeguide.storage.lock import LOCK_FILE
+from shapeguide.training.engine.run_folder import claim_run_folder
+from shapeguide.training.settings.groups import TrainSettings
 
 TINY = (
     "--preset quick --guidance none --device cpu --precision fp32 --channels 4 8 "
@@ -191,3 +195,31 @@ def test_label_map_that_changed_between_two_starts_is_another_dataset(
     assert path.stat().st_size == size
     assert train(dataset, out) == REFUSED
     assert "dataset.contents was" in capsys.readouterr().err
+
+
+def test_scans_are_hashed_once_however_many_stages_claim_a_folder(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(cohort, tmp_path / "c")
+    dataset = sg.read_dataset(tmp_path / "c")
+    hashed: list[str] = []
+    whole = hashlib.file_digest
+
+    def counted(opened: Any, kind: str) -> Any:
+        hashed.append(opened.name)
+        return whole(opened, kind)
+
+    monkeypatch.setattr("hashlib.file_digest", counted)
+
+    def claim(stage: str) -> bool:
+        return claim_run_folder(
+            tmp_path / stage, stage=stage, settings=TrainSettings(), train=dataset, validation=None
+        )
+
+    for stage in ("shape", "restorer", "segmentation", "shape"):
+        assert not claim(stage)
+    files = [file for case in dataset for file in (case.image, case.label_map)]
+    assert sorted(hashed) == sorted(map(str, files))
+    os.utime(dataset[0].image, (1, 1))
+    claim("restorer")
+    assert len(hashed) == len(files) + 1

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
+import torch
 from lightning_fabric import Fabric
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
 
 from shapeguide.launch import count, count_on_this_machine, is_started_by_fabric
 from shapeguide.machine import choose_device, choose_precision
@@ -12,6 +16,9 @@ from shapeguide.training.settings.groups import MachineSettings
 from shapeguide.vocabulary import Precision
 
 logger = logging.getLogger(__name__)
+
+WITHOUT_FLOAT64 = frozenset({"mps"})
+"""Types of devices that have no such numbers."""
 
 
 def start_fabric(machine: MachineSettings, *, precision: Precision | None = None) -> Fabric:
@@ -36,3 +43,21 @@ def start_fabric(machine: MachineSettings, *, precision: Precision | None = None
     if together > 1 and not is_started_by_fabric():
         fabric.launch()
     return fabric
+
+
+def to_device(batch: Any, fabric: Fabric) -> Any:
+    """A batch on the device that computes.
+
+    Where the device has no float64, such as that of warps, it becomes float32.
+
+    Args:
+        batch: Tensors, in any nesting of records, sequences and mappings.
+        fabric: Knows the device.
+    """
+    if fabric.device.type in WITHOUT_FLOAT64:
+        batch = apply_to_collection(batch, Tensor, _without_float64)
+    return fabric.to_device(batch)
+
+
+def _without_float64(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.float64 else tensor

@@ -24,6 +24,7 @@ from shapeguide.training.engine.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from shapeguide.training.engine.fabric import to_device
 from shapeguide.training.engine.interruption import stop_requests
 from shapeguide.training.engine.log import TrainingLog
 from shapeguide.training.settings.groups import MachineSettings
@@ -208,7 +209,7 @@ def _batches(
         generator=torch.Generator(),
     )
     for iteration, batch in zip(remaining, loader, strict=True):
-        yield iteration, fabric.to_device(batch)
+        yield iteration, to_device(batch, fabric)
 
 
 def _step(

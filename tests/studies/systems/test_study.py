@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -392,6 +393,38 @@ def test_choices_that_do_not_exist_are_named(settings: TrainSettings, cohort: Pa
     without = settings.changed(segmentation=settings.segmentation.changed(average_decay=0.0))
     with pytest.raises(ConfigError, match="average_decay is 0"):
         run(cohort, cohort.parent / "average", without)
+
+
+def test_a_structure_that_no_case_or_no_training_of_a_regime_has_is_refused_by_name(
+    cohort: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    named = tmp_path / "named"
+    shutil.copytree(cohort, named)
+    description = json.loads((named / "dataset.json").read_text())
+    description["labels"]["2"] = "tip"
+    (named / "dataset.json").write_text(json.dumps(description))
+    dataset = sg.read_dataset(named).with_structures(horn=(1,), tip=(2,))
+    train, test = dataset.split_at_random(test_count=TEST_CASES)
+    plain = replace(DESIGN, systems=DESIGN.systems[:1], corruptions=())
+
+    def study() -> None:
+        study_systems(
+            train, test, out=tmp_path / "out", settings=settings, design=plain, progress=False
+        )
+
+    with pytest.raises(ConfigError, match=r"(?s)belongs to tip \(2,\).*label ids.*1  horn"):
+        study()
+    shutil.rmtree(tmp_path / "out")
+    drawn = {case.id for case in training_cases(train, "few3", 1)}
+    other = next(case for case in train if case.id not in drawn)
+    assert other.label_map is not None
+    stored = sg.read_label_map(other.label_map, structures=dataset.structures)
+    labels = stored.data.copy()
+    labels[tuple(np.argwhere(labels == 1)[0])] = 2
+    sg.write_label_map(replace(stored, data=labels), other.label_map)
+    with pytest.raises(ConfigError, match=r"none of the 3 training cases of few3/1/plain has tip"):
+        study()
+    assert not list((tmp_path / "out").rglob("model.json"))
 
 
 def test_cases_without_the_structure_are_left_out_and_counted(

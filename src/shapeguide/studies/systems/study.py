@@ -137,7 +137,7 @@ def study_systems(
             for side, cases in (("train", train), ("test", test))
         )
         study = SystemsStudy(files, train, test, settings, design, keep_predictions)
-        _check(study)
+        _check(study, present)
         conditions = _chosen(design, only)
         cells = open_cells(study, conditions)
         counted = {cell.name for cell in cells} & {f"score {one.name}" for one in conditions}
@@ -235,12 +235,12 @@ def _with_any(cases: Dataset, present: Present, side: str) -> Dataset:
     return cases.select(case.id for case in cases if case.id in kept)
 
 
-def _check(study: SystemsStudy) -> None:
+def _check(study: SystemsStudy, present: Present) -> None:
     """Refuse what could not be trained, before anything is.
 
     Raises:
-        ConfigError: If a regime has too few cases, for itself or for a guide, or weights are asked
-            for that the settings do not keep.
+        ConfigError: If a regime has too few cases, for itself or for a guide, or none with one of
+            the structures, or weights are asked for that the settings do not keep.
     """
     train, design, settings = study.train, study.design, study.settings
     for condition in design.conditions():
@@ -251,6 +251,14 @@ def _check(study: SystemsStudy) -> None:
                 f"{train.name}: {condition.name} holds no cases out of its {len(cases)} for "
                 "validation, so it has no best weights to test; leave them or this regime out, or "
                 "raise segmentation.validation_cases"
+            )
+        absent = [
+            name for name, has in present.items() if not {c.id for c in cases} & {*has["train"]}
+        ]
+        if absent:
+            raise ConfigError(
+                f"{train.name}: none of the {len(cases)} training cases of {condition.name} has "
+                f"{', '.join(absent)}; leave the structure or this regime out"
             )
         maps = train if condition.system.label_maps == "all" else cases
         if condition.system.guidance == "shape" and len(maps) < 2:

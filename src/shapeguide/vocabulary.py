@@ -14,14 +14,12 @@ Guidance: TypeAlias = Literal["none", "shape", "acnn", "srn", "boundary", "hausd
 GUIDANCE: tuple[Guidance, ...] = get_args(Guidance)
 AutoencoderName: TypeAlias = Literal["acnn", "srn"]
 """Guidance by an autoencoder of label maps."""
-AUTOENCODERS: tuple[AutoencoderName, ...] = get_args(AutoencoderName)
 
 SegmenterName: TypeAlias = Literal["unet3d", "unet2d", "fcn", "vnet"]
 SEGMENTER_NAMES: tuple[SegmenterName, ...] = get_args(SegmenterName)
 
 WeightsName: TypeAlias = Literal["last", "best", "average"]
 """Weights after the last iteration, of the best validation score, or averaged over iterations."""
-WEIGHTS_NAMES: tuple[WeightsName, ...] = get_args(WeightsName)
 
 Centre: TypeAlias = Literal["volume", "foreground", "structure"]
 """What the working space is centred on."""
@@ -41,7 +39,6 @@ POSES: tuple[Pose, ...] = get_args(Pose)
 
 CapForm: TypeAlias = Literal["hard", "smooth"]
 """How a shape loss is capped: `hard` as published."""
-CAP_FORMS: tuple[CapForm, ...] = get_args(CapForm)
 ShapeDistance: TypeAlias = Literal["calibrated", "raw"]
 """Unit of a shape distance: two people's distance, or as it comes, as published."""
 Balance: TypeAlias = Literal["none", "gradient", "gradient_all"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from shapeguide.data.dataset import read_dataset
-from shapeguide.data.layouts import describe, describe_folder
+from shapeguide.data.layouts import describe
 from shapeguide.data.lpba40 import label_names
 from shapeguide.data.nifti import write_label_map, write_volume
 from shapeguide.errors import ConfigError, DataError
@@ -263,13 +263,13 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_unknown_folders_are_refused_with_what_is_known(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no known layout; expected a dataset\.json"):
-        describe_folder(tmp_path)
+        describe(tmp_path, tmp_path / "made.json")
     with pytest.raises(DataError, match="no such folder"):
-        describe_folder(tmp_path / "absent")
+        describe(tmp_path / "absent", tmp_path / "made.json")
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     with pytest.raises(DataError, match="no label maps"):
-        describe_folder(tmp_path)
+        describe(tmp_path, tmp_path / "made.json")
 
 
 def fill(layout: str, folder: Path) -> Path:

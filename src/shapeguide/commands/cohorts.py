@@ -81,7 +81,7 @@ class Demo:
     out: Path = Path("demo")
     """Folder of everything; the report is index.html."""
     seed: int = 0
-    """Of the cohort, the split and the training."""
+    """Seed of the cohort, the split and the training."""
 
     def run(self) -> int:
         """Run the demo and print its scores."""

@@ -18,12 +18,12 @@ from shapeguide.commands.arguments import CaseChoice, Structures, parse_structur
 from shapeguide.commands.options import SHORT_GROUPS, setting_options, settings_of
 from shapeguide.commands.terminal import complain, print_table, tell
 from shapeguide.errors import ConfigError
-from shapeguide.studies.separation.design import OBJECTIVES, SeparationDesign
+from shapeguide.studies.separation.design import SeparationDesign
 from shapeguide.studies.systems.design import REGIMES, WEIGHTS, SystemsDesign
 from shapeguide.studies.systems.systems import SYSTEMS, GuidanceFactors, systems_named
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset
-from shapeguide.vocabulary import CORRUPTIONS, POSES, SEVERITIES, Balance, CapForm, WeightsName
+from shapeguide.vocabulary import CORRUPTIONS, SEVERITIES, WeightsName
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import Dataset
@@ -91,16 +91,7 @@ class Separation(_Study):
         "shape.pose": "the poses of the table are chosen by --poses",
     }
 
-    objectives: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(OBJECTIVES)}}} ...")] = (
-        OBJECTIVES
-    )
-    """Objectives to compare; the first has the schedule that the paper prints."""
-    poses: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(POSES)}}} ...")] = POSES
-    """Poses to compare."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of the trainings."""
-    pairs: int = 200
-    """Affine pairs of either kind that the figures are over."""
+    design: OmitArgPrefixes[SeparationDesign] = field(default_factory=SeparationDesign)
 
     def run(self) -> int:
         """Train and measure every cell that is not finished, and print the table."""
@@ -108,11 +99,13 @@ class Separation(_Study):
         from shapeguide.studies.text import separation_rows
 
         train, test = self.read_cases()
-        design = SeparationDesign(
-            objectives=self.objectives, poses=self.poses, seeds=self.seeds, pairs=self.pairs
-        )
         found = study_separation(
-            train, test, out=self.out, settings=self.settings, design=design, workers=self.workers
+            train,
+            test,
+            out=self.out,
+            settings=self.settings,
+            design=self.design,
+            workers=self.workers,
         )
         print_table("shape distances between held-out cases", separation_rows(found.measured))
         for name, reason in found.failures.items():
@@ -225,17 +218,7 @@ class Guidance(_OnImages):
         "shape_loss.ramp_iterations": "its levels are chosen by --ramps",
     }
 
-    alphas: tuple[float, ...] = GuidanceFactors.alphas
-    """Weights of the shape loss."""
-    cap_forms: tuple[CapForm, ...] = GuidanceFactors.cap_forms
-    """Forms of the cap."""
-    balances: tuple[Balance, ...] = GuidanceFactors.balances
-    """Whether alpha is relative to the gradient of the Dice loss."""
-    ramps: tuple[float, ...] = GuidanceFactors.ramps
-    """Shares of the guided iterations over which the weight grows to alpha."""
-    starts: tuple[float, ...] = GuidanceFactors.starts
-    """Shares of the Dice iterations that are left to Dice alone: with 0 the guidance sets in at the
-    first iteration, with 1 where the settings say. All train equally long."""
+    factors: OmitArgPrefixes[GuidanceFactors] = field(default_factory=GuidanceFactors)
 
     def run(self) -> int:
         """Do what is not finished, and print the table and the main effects."""
@@ -249,9 +232,7 @@ class Guidance(_OnImages):
             out=self.out,
             settings=self.settings,
             design=self.design(),
-            factors=GuidanceFactors(
-                self.alphas, self.cap_forms, self.balances, self.ramps, self.starts
-            ),
+            factors=self.factors,
             workers=self.workers,
             only=self.only,
         )

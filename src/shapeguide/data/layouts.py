@@ -74,10 +74,13 @@ def describe(
         allow_outside: Let tables and links in the folder lead outside.
 
     Raises:
-        DataError: If the folder has no known layout, or the description cannot be written.
+        DataError: If the folder does not exist, has no known layout, or is not complete, or the
+            description cannot be written.
     """
     folder, out = Path(folder), Path(out)
-    found = _folder_described(folder, allow_outside=allow_outside)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    found = described(folder, allow_outside=allow_outside)
     content = {key: value for key, value in found.content.items() if key != "root"}
     root = found.reach.folder.resolve()
     if root != out.parent.resolve():
@@ -88,30 +91,6 @@ def describe(
         raise DataError(
             f"{out}: cannot be written ({reason(error)}); choose another place"
         ) from error
-
-
-def describe_folder(folder: str | PathLike[str], *, allow_outside: bool = False) -> dict[str, Any]:
-    """Description of a folder, with paths relative to it.
-
-    Args:
-        folder: A folder of scans and label maps in one of the known layouts.
-        allow_outside: Let tables and links in the folder lead outside.
-
-    Returns:
-        What a Decathlon `dataset.json` holds: "name", "labels" ({"1": name}), "training"
-        ([{"image": path, "label": path}]), "test" (images without label map), and for a case an
-        "id", a "group" (the person) and an "orientation" where the layout knows them.
-
-    Raises:
-        DataError: If the folder does not exist, has no known layout, or is not complete.
-    """
-    return _folder_described(Path(folder), allow_outside=allow_outside).content
-
-
-def _folder_described(folder: Path, *, allow_outside: bool) -> Described:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    return described(folder, allow_outside=allow_outside)
 
 
 def _describe_layout(reach: Reach) -> dict[str, Any]:

@@ -71,9 +71,9 @@ def read_label_map(
     """Label ids of a file; ids stored as whole floating-point numbers are accepted.
 
     Args:
-        path: As for `read_volume`.
+        path: The file, as for `read_volume`.
         structures: What the label ids stand for.
-        orientation: As for `read_volume`.
+        orientation: Directions of its axes, as for `read_volume`.
 
     Raises:
         DataError: As `read_volume`, and if a label id is fractional, negative or above 2^31 - 1.

@@ -49,7 +49,7 @@ def degrade(volume: Volume, name: str, severity: int, *, seed: tuple[int, ...]) 
     """A degraded copy of a volume, on the same grid.
 
     Args:
-        volume: As it was taken.
+        volume: The image as it was taken.
         name: One of `DEGRADATIONS`.
         severity: 1 mild to 3 severe; 0 is the volume itself.
         seed: Numbers that the draw depends on, besides the name; not negative.

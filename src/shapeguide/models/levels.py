@@ -127,7 +127,7 @@ def check_lengths(lengths: tuple[int, ...], divisor: int, title: str) -> None:
 
     Args:
         lengths: Voxels along each axis.
-        divisor: Of the network: 2 ** (levels - 1).
+        divisor: That of the network: 2 ** (levels - 1).
         title: Name of the network for people.
 
     Raises:

@@ -27,7 +27,7 @@ class MaskAutoencoder(nn.Module):
 
     Args:
         classes: Classes, background included.
-        spatial_shape: Of the maps, voxels; any lengths. Binding only with a dense layer.
+        spatial_shape: Voxels of the maps; any lengths. Binding only with a dense layer.
         channels: Channels of each stride-2 level.
         code_length: Numbers of the code behind a fully connected layer; None leaves the code a
             feature map. The layer and its counterpart hold twice code_length times

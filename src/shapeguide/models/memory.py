@@ -20,9 +20,9 @@ def window_bytes(channels: Sequence[int], classes: int, spatial_shape: tuple[int
     """Memory that a network takes to predict one window, about and rather too much.
 
     Args:
-        channels: Of each level, from full resolution down; each level halves the resolution.
+        channels: Channels of each level, from full resolution down; each halves the resolution.
         classes: Background included.
-        spatial_shape: Of the window.
+        spatial_shape: Voxels of the window.
     """
     maps = KEPT_AT_ONCE * sum(count / 8**level for level, count in enumerate(channels))
     return int(4 * prod(spatial_shape) * (maps + CLASS_MAPS * classes))

@@ -162,7 +162,7 @@ def load_network(
 
     Args:
         build: Makes the network, untrained.
-        description: Of the model.
+        description: What the model file states.
         folder: Run folder.
         which: Which of its weights.
 

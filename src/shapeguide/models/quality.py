@@ -91,11 +91,11 @@ class ReconstructionQuality(Quality):
     """How well an autoencoder reproduces a structure: mean Dice scores over cases."""
 
     dice: float
-    """Of the map as it is, put through the autoencoder; 0 when no case holds the structure."""
+    """Score of the map as it is, put through it; 0 when no case holds the structure."""
     corrupted: float | None = None
-    """Of corrupted maps before restoration; of `srn` alone."""
+    """Score of corrupted maps before restoration; of `srn` alone."""
     restored: float | None = None
-    """Of corrupted maps after it; of `srn` alone."""
+    """Score of corrupted maps after it; of `srn` alone."""
 
     @property
     def good(self) -> bool:
@@ -120,11 +120,11 @@ class RestorationQuality(Quality):
     """How well a restorer works on a structure: mean Dice scores over cases."""
 
     spoilt: float
-    """Of spoilt maps before restoration; 0, like the others, when no case holds the structure."""
+    """Score of spoilt maps before restoration; all are 0 when no case holds the structure."""
     restored: float
-    """Of spoilt maps after it."""
+    """Score of spoilt maps after it."""
     clean: float
-    """Of maps that needed no restoration, after it."""
+    """Score of maps that needed no restoration, after it."""
 
     @property
     def good(self) -> bool:

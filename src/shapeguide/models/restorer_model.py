@@ -71,7 +71,7 @@ class Usual(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     share: Annotated[float, Field(ge=0, le=1)]
-    """Of the scans that are no more unusual than stated below."""
+    """Share of the scans that are no more unusual than stated below."""
     scans: Annotated[int, Field(ge=1)]
     disagreement: dict[WeightsName, NotNegative]
     """See `disagreement`, by the weights of the segmenter; empty where everything is restored."""
@@ -94,8 +94,8 @@ class RestorerModel:
     usual_disagreement: float | None = None
     """Predictions that it disagrees with no more than this are left alone; None restores all."""
     offsets: tuple[tuple[float, float, float], ...] = ()
-    """Of the median of each structure from the middle of the window, in voxels; empty, the middle
-    is the median of all structures."""
+    """Place of the median of each structure from the middle of the window, in voxels; empty, the
+    middle is the median of all structures."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def read_usual(folder: Path) -> Usual | None:
     """What is usual for the segmenter of a run; None where that was not measured.
 
     Args:
-        folder: Of the restorer.
+        folder: Folder of the restorer.
 
     Raises:
         CheckpointError: If the file is damaged.

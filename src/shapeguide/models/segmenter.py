@@ -107,7 +107,7 @@ def build_segmenter(
 
     Args:
         name: One of `SEGMENTERS`.
-        channels: Of each level, from full resolution down.
+        channels: Channels of each level, from full resolution down.
         classes: Background included.
         activation_checkpoints: Compute each level again in the backward pass: the same gradients
             from less memory.

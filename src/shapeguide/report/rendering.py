@@ -16,7 +16,7 @@ from scipy import ndimage
 SMOOTHING_VOXELS = 0.8
 """Standard deviation of the smoothing, for the display alone."""
 SPECK_VOXELS = 0.35
-"""Of parts too small to survive it: a single stray voxel must not vanish from the picture."""
+"""That of parts too small to survive it: a stray voxel must not vanish from the picture."""
 ERROR_COLOURS = LinearSegmentedColormap.from_list(
     "distance", ["#ece5d8", "#f0c987", "#ec8a4b", "#d1395a", "#7d1d72"]
 )

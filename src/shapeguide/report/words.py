@@ -39,7 +39,7 @@ def sentence(row: Mapping[str, Any], *, first: str, second: str) -> str:
     """One metric of a comparison as a sentence with its numbers.
 
     Args:
-        row: As for `verdict`.
+        row: One row of a comparison, as for `verdict`.
         first: Name of the first method.
         second: Name of the second method.
     """

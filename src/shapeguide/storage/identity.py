@@ -190,8 +190,7 @@ def clear(folder: Path, kind: FolderKind, *, keep: Iterable[Path] = ()) -> None:
 
     Raises:
         ConfigError: If it is not of this kind, or one of the files to keep lies inside; nothing is
-            deleted.
-            Also if another process works in it.
+            deleted. Also if another process works in it.
         CheckpointError: If its note is damaged, or something cannot be deleted.
     """
     if read_note(folder, kind) is None:

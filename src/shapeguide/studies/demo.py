@@ -92,7 +92,7 @@ def demo(
 
     Args:
         out: Folder for everything; see `index.html` in it.
-        seed: Of the cohort, the split and the training.
+        seed: Seed of the cohort, the split and the training.
         settings: Settings, or the name of a preset; those that fit the demo's cohort when not
             given. Both segmenters train with them, the plain one without the shape loss, for
             equally many iterations; what the guided one predicts is restored too, unless they

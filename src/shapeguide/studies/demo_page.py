@@ -69,9 +69,9 @@ def write_report(
         files: Where everything lies.
         cohort: Training cases and test cases.
         shape_network: What guided.
-        settings: Of the training.
-        scores: Of the test cases.
-        seconds: Of each step so far.
+        settings: Those of the training.
+        scores: Those of the test cases.
+        seconds: Time of each step so far.
     """
     train, test = cohort
     distances = held_out_distances(shape_network, test, settings)

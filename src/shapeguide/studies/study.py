@@ -59,7 +59,7 @@ def claim_study(
     """Make the results folder of a study, or take up the one that the same study left.
 
     Args:
-        files: Of the folder.
+        files: Where everything of the folder lies.
         kind: Which study it is.
         cases: Training cases and held-out ones.
         identity: What decides on the results besides the cases, as plain values.

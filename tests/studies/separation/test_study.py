@@ -260,7 +260,7 @@ def test_a_cell_trains_on_all_training_cases_unless_told_otherwise() -> None:
 
 def test_a_design_names_what_it_does_not_know() -> None:
     with pytest.raises(ConfigError, match="objectives: expected some of"):
-        SeparationDesign(objectives=("pairwisse",))
+        SeparationDesign(objectives=("pairwisse",))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="poses"):
         SeparationDesign(poses=())
     with pytest.raises(ConfigError, match="seeds"):

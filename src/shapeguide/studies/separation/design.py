@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 from urllib.parse import quote
 
-from shapeguide import vocabulary
 from shapeguide.errors import ConfigError
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import PRESETS
-from shapeguide.vocabulary import POSES
+from shapeguide.vocabulary import POSES, Objective, Pose
 
-AS_PRINTED = "pairwise_as_printed"
+AS_PRINTED: Literal["pairwise_as_printed"] = "pairwise_as_printed"
 """The pairwise objective with the schedule that the paper prints, whatever the settings say."""
 PRINTED_SETTINGS = ("maps", "iterations", "batch_size", "learning_rate", "decay")
 FEWEST_PAIRS = 4
 
-
-OBJECTIVES = (AS_PRINTED, *vocabulary.OBJECTIVES)
+StudiedObjective: TypeAlias = Literal["pairwise_as_printed", Objective]
+OBJECTIVES: tuple[StudiedObjective, ...] = get_args(StudiedObjective)
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ class SeparationDesign:
         ConfigError: If a list is empty, a name unknown or repeated, or there are too few pairs.
     """
 
-    objectives: tuple[str, ...] = OBJECTIVES
-    poses: tuple[str, ...] = POSES
+    objectives: tuple[StudiedObjective, ...] = OBJECTIVES
+    """Objectives to compare; the first has the schedule that the paper prints."""
+    poses: tuple[Pose, ...] = POSES
+    """Poses to compare."""
     seeds: tuple[int, ...] = (0,)
-    """Of the trainings and of the pairs they are measured on."""
+    """Seeds of the trainings and of the pairs they are measured on."""
     pairs: int = 200
     """Affine pairs of either kind that the figures are over."""
 

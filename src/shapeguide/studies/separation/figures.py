@@ -46,7 +46,7 @@ class ProbePanel:
 
     title: str
     label: str
-    """Of the horizontal axis."""
+    """Name of the horizontal axis."""
     lines: Mapping[tuple[str, str], pd.DataFrame]
     """Columns at, distance, low, high, by objective and pose."""
     shaded: tuple[float, float] | None = None

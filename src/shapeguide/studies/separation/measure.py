@@ -139,7 +139,7 @@ class Measured:
     signature_std: float
     """Standard deviation of signatures between cases, over their mean size."""
     seconds: float
-    """Of the training, over all its starts."""
+    """Time of the training, over all its starts."""
     train_cases: int
     test_cases: int
     train_lacking: int

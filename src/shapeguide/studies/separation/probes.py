@@ -91,7 +91,7 @@ def error_probe(
         network: A trained network of one structure.
         bank: Masks of held-out cases that have it.
         unit: Raw distance that counts as 1.
-        seed: Of the errors; the same gives every network the same errors.
+        seed: Seed of the errors; the same gives every network the same errors.
 
     Returns:
         One row per kind and grade: error, grade, distance (mean over cases), low, high (95 %

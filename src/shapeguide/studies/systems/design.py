@@ -102,7 +102,7 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """As `--only` takes it."""
+        """The name that `--only` takes."""
         return f"{self.regime}/{self.seed}/{self.system.name}"
 
 

@@ -50,7 +50,7 @@ def study_guidance(
         train: Cases with label maps and structures.
         test: Cases that no training sees.
         out: Results folder, as that of `study_systems`.
-        settings: Of every training, or the name of a preset.
+        settings: Those of every training, or the name of a preset.
         design: Seeds, regimes and test images; its systems are replaced by the combinations, and
             nothing is restored.
         factors: The levels of each factor.

@@ -44,6 +44,7 @@ from shapeguide.studies.systems.training import (
 )
 from shapeguide.training.cohort import hold_out
 from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.guidance import ShapeGuidance
 from shapeguide.training.settings.presets import resolve
 
 KIND = FolderKind(
@@ -109,8 +110,8 @@ def study_systems(
         test: Cases that no training sees.
         out: Results folder. The same call goes on with a stopped study; more systems, seeds,
             regimes or corruptions may be added later, and what is finished is never done again.
-        settings: Of every training, or the name of a preset; seed and guidance are those of the
-            condition.
+        settings: Those of every training, or the name of a preset; seed and guidance are the
+            condition's own.
         design: What is compared; everything when not given.
         workers: Where the cells run.
         only: One condition to do, as `regime/seed/system`, with what it branches from.
@@ -261,7 +262,7 @@ def _check(study: SystemsStudy, present: Present) -> None:
                 f"{', '.join(absent)}; leave the structure or this regime out"
             )
         maps = train if condition.system.label_maps == "all" else cases
-        if condition.system.guidance == "shape" and len(maps) < 2:
+        if isinstance(chosen.guide, ShapeGuidance) and len(maps) < 2:
             raise ConfigError(
                 f"{train.name}: {condition.name} has {len(maps)} training case; shape guidance "
                 "learns how people differ and needs two; give more cases or leave "

@@ -83,7 +83,7 @@ class System:
         return _changed(base.changed(seed=seed, guidance=self.guidance), own)
 
     def described(self) -> dict[str, Any]:
-        """As plain values, for a file."""
+        """The system as plain values, for a file."""
         return asdict(self)
 
 
@@ -159,12 +159,14 @@ class GuidanceFactors:
     alphas: tuple[float, ...] = (0.03, 0.1, 0.3)
     """Weights of the shape loss."""
     cap_forms: tuple[CapForm, ...] = ("hard", "smooth")
+    """Forms of the cap."""
     balances: tuple[Balance, ...] = ("none", "gradient")
+    """Whether alpha is relative to the gradient of the Dice loss."""
     ramps: tuple[float, ...] = (0.0, 0.5)
     """Shares of the guided iterations over which the weight grows to alpha."""
     starts: tuple[float, ...] = (0.0, 1.0)
-    """Shares of the Dice iterations that are left to Dice alone: 1 guides from where the settings
-    say, 0 from the first iteration. All train equally long."""
+    """Shares of the Dice iterations that are left to Dice alone: with 0 the guidance sets in at the
+    first iteration, with 1 where the settings say. All train equally long."""
 
     def __post_init__(self) -> None:
         for name, levels in self.levels().items():
@@ -215,7 +217,7 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Of its system."""
+        """Name of its system."""
         name = f"a{self.alpha}-{self.cap_form}-{self.balance}-r{self.ramp}"
         return name if self.start == AS_SET else f"{name}-s{self.start}"
 

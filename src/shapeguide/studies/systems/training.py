@@ -34,6 +34,7 @@ from shapeguide.studies.systems.systems import (
 )
 from shapeguide.training.guides import Guide, guided_by
 from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.guidance import ShapeGuidance
 from shapeguide.training.stages.autoencoder import train_autoencoder
 from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.segmentation import train_segmenter
@@ -78,7 +79,7 @@ class SystemsStudy:
     train: Dataset
     test: Dataset
     settings: TrainSettings
-    """Of every training, apart from what the condition decides on."""
+    """Those of every training, apart from what the condition decides on."""
     design: SystemsDesign
     keep_predictions: bool = False
 
@@ -175,7 +176,8 @@ def _shape_restorers(study: SystemsStudy, condition: Condition) -> dict[str, Gui
     everything = restorer_key(ALL, condition.seed)
     if condition.system.name == GUIDED_ALL_MAPS:
         return {RESTORED: everything}
-    if condition.system.guidance not in ("none", "shape"):
+    guide = condition.system.settings(study.settings, condition.seed).guide
+    if guide is not None and not isinstance(guide, ShapeGuidance):
         return {}
     own = {RESTORED: restorer_key(condition.regime, condition.seed)}
     if condition.system.name == PLAIN and condition.regime != ALL:
@@ -244,7 +246,7 @@ def trained(study: SystemsStudy, key: GuideKey) -> Guide | RestorerModel:
     settings = key.system.guide_settings(study.settings, key.seed)
     if key.name == RESTORER_FOLDER:
         return train_restorer(cases, run_dir=run_dir, settings=settings, progress=False)
-    train = train_shape if key.system.guidance == "shape" else train_autoencoder
+    train = train_shape if isinstance(settings.guide, ShapeGuidance) else train_autoencoder
     return train(cases, run_dir=run_dir, settings=settings, progress=False)
 
 
@@ -272,7 +274,7 @@ def restoration(
         study: Whose guides they are.
         key: A restorer, or a guide of SRN.
         condition: Whose predictions are restored.
-        segmenters: Of the condition, by their weights.
+        segmenters: Those of the condition, by their weights.
 
     Returns:
         One for each segmenter: what is usual for it, its restorer leaves alone.

@@ -77,7 +77,7 @@ def claim_run_folder(
     Args:
         folder: The run folder.
         stage: Name of the stage that the folder is for.
-        settings: Of this start.
+        settings: Those of this start.
         train: Cases to train on.
         validation: Cases held out of them, if any.
 

@@ -124,7 +124,7 @@ class RestorerSettings(Settings):
     spacing_mm: Positive = 2.0
     """It works on voxels about this large, or on those of the working space if they are larger."""
     usual_share: Annotated[float, Field(ge=0, le=1)] = USUAL_SHARE
-    """Of the segmenter's own training scans the restorer would leave this share alone, and so it
+    """Share of the segmenter's own training scans that the restorer would leave alone, and so it
     does with every scan whose prediction it disagrees with no more: with 1 all that are no more
     unusual than the most unusual of them. With fewer than ten of them nobody knows what is usual,
     and all are restored."""

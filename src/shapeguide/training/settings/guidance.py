@@ -37,16 +37,22 @@ class ShapeGuidance(Settings):
         return self.alpha
 
 
-class AcnnGuidance(Settings):
-    """How ACNN's loss enters the segmentation stage."""
+class WeightedGuidance(Settings):
+    """How a loss with a weight of its own enters the segmentation stage."""
 
-    weight: NotNegative = 0.01
-    """Weight of the distance of codes, as published."""
+    weight: NotNegative
 
     @property
     def full_weight(self) -> float:
         """Weight after the ramp."""
         return self.weight
+
+
+class AcnnGuidance(WeightedGuidance):
+    """How ACNN's loss enters the segmentation stage."""
+
+    weight: NotNegative = 0.01
+    """Weight of the distance of codes, as published."""
 
 
 class SrnGuidance(Settings):
@@ -67,28 +73,18 @@ class SrnGuidance(Settings):
 # is about that of Dice at the end of the Dice iterations (hippocampus crops).
 
 
-class BoundaryGuidance(Settings):
+class BoundaryGuidance(WeightedGuidance):
     """How the boundary loss enters the segmentation stage."""
 
     weight: NotNegative = 5.0
     """Weight of the loss, which is in mm."""
 
-    @property
-    def full_weight(self) -> float:
-        """Weight after the ramp."""
-        return self.weight
 
-
-class HausdorffGuidance(Settings):
+class HausdorffGuidance(WeightedGuidance):
     """How the Hausdorff distance-transform loss enters the segmentation stage."""
 
     weight: NotNegative = 2.5
     """Weight of the loss, which is in mm2."""
-
-    @property
-    def full_weight(self) -> float:
-        """Weight after the ramp."""
-        return self.weight
 
 
 GuideSettings: TypeAlias = (

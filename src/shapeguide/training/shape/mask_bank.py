@@ -103,7 +103,7 @@ def mask_bank(cases: PreparedCases, settings: TrainSettings) -> MaskBank:
 
     Args:
         cases: At least one.
-        settings: Of the shape stage that the masks are for.
+        settings: Those of the shape stage that the masks are for.
 
     Raises:
         ConfigError: If the masks would take more memory than the settings allow.

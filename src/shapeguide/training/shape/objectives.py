@@ -99,7 +99,7 @@ def reconstruction(
 
     Args:
         signatures: One of each shape.
-        logits: Of the mask that is restored from it, shape (B, S, I, J, K).
+        logits: Those of the mask that is restored from it, shape (B, S, I, J, K).
         present: Which shapes have which structure.
         wanted: Masks to restore, in the pose that the network sees, binary, as the logits.
     """
@@ -122,7 +122,7 @@ def info_nce(first: Tensor, second: Tensor, present: Tensor) -> Tensor:
 
     Args:
         first: Signatures of one view of each shape, shape (B, S, i, j, k).
-        second: Of the other view.
+        second: Signatures of the other view.
         present: Which shapes have which structure, bool (B, S); the others count nowhere.
 
     Returns:

@@ -105,9 +105,9 @@ def batches_of(
 
     Args:
         network: To train, its pose fitted.
-        settings: Of the shape stage.
+        settings: Those of the shape stage.
         bank: Masks of the training cases, on the CPU.
-        seed: Of the training.
+        seed: Seed of the training.
 
     Raises:
         ConfigError: If the batch is too small for the objective, or too few cases have a structure.

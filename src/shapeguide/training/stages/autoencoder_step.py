@@ -97,7 +97,7 @@ def acnn_terms(logits: Tensor, reference: Tensor) -> AutoencoderTerms:
     """Cross-entropy of the reproduced label map, as published (Oktay et al., IEEE TMI 2018).
 
     Args:
-        logits: Of the reproduced map, background first, shape (B, 1 + S, I, J, K).
+        logits: Those of the reproduced map, background first, shape (B, 1 + S, I, J, K).
         reference: One-hot, same shape.
     """
     return AutoencoderTerms(cross_entropy_loss(logits, reference.argmax(dim=1)))
@@ -110,7 +110,7 @@ def srn_terms(logits: Tensor, reference: Tensor) -> AutoencoderTerms:
     are ours, and those that the shape network learns from.
 
     Args:
-        logits: Of the restored map, background first, shape (B, 1 + S, I, J, K).
+        logits: Those of the restored map, background first, shape (B, 1 + S, I, J, K).
         reference: One-hot, same shape.
     """
     return AutoencoderTerms(restoration_loss(logits, reference))
@@ -158,7 +158,7 @@ def measure_reconstruction(
     Args:
         network: Trained.
         classes: Class indices (I, J, K) of each case, on the device of the network.
-        names: Of the structures, in the order of the class indices.
+        names: Names of the structures, in the order of the class indices.
         flavour: With `srn`, corrupted maps are restored too.
         held_out: Whether the cases were kept out of training.
         generator: Source of the corruptions, on the CPU.

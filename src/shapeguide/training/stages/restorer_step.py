@@ -104,7 +104,7 @@ def restorer_terms(logits: Tensor, clean: Tensor) -> RestorerTerms:
     """Dice loss and cross-entropy of restored against clean probabilities.
 
     Args:
-        logits: Of the restored map, background first, shape (B, 1 + S, I, J, K).
+        logits: Those of the restored map, background first, shape (B, 1 + S, I, J, K).
         clean: Class probabilities to give back, same shape.
     """
     logarithms = logits.float().log_softmax(dim=1)

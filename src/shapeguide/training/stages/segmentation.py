@@ -90,7 +90,7 @@ class SegmentationStage:
     @property
     def title(self) -> str:
         """What progress bar and errors call it."""
-        return "plain segmenter" if self.settings.guidance == "none" else "guided segmenter"
+        return "plain segmenter" if self.settings.guide is None else "guided segmenter"
 
     @property
     def course(self) -> SegmentationSettings:

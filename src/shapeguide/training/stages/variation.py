@@ -79,7 +79,7 @@ def draw_intensities(shape: torch.Size, *, generator: torch.Generator) -> Intens
     """Random changes of images of this shape; what differs between scanners.
 
     Args:
-        shape: Of the images, (B, 1, I, J, K).
+        shape: Shape of the images, (B, 1, I, J, K).
         generator: Source of all randomness, on the CPU.
     """
     count = shape[0]

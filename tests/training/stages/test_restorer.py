@@ -143,11 +143,23 @@ def test_killed_and_resumed_stage_ends_with_the_same_bits(balls: Dataset, tmp_pa
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
 
 
-def test_one_case_and_an_absent_structure_train(balls: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cases", "counted"), [(["a"], [1, 1]), (["a", "empty"], [2, 1])])
+def test_one_case_trains_and_a_structure_may_be_absent_from_some(
+    balls: Dataset, tmp_path: Path, cases: list[str], counted: list[int]
+) -> None:
     model = sg.train_restorer(
-        balls.select(["empty"]), run_dir=tmp_path, settings=tiny(), progress=False
+        balls.select(cases), run_dir=tmp_path, settings=tiny(), progress=False
     )
-    assert [row.cases for row in model.quality] == [1, 0]
+    assert [row.cases for row in model.quality] == counted
+
+
+def test_a_structure_that_is_absent_from_all_cases_is_refused(
+    balls: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"no voxel of any case belongs to small \(2,\)"):
+        sg.train_restorer(
+            balls.select(["empty"]), run_dir=tmp_path, settings=tiny(), progress=False
+        )
 
 
 def test_coarser_blocks_are_trained_on_where_the_working_voxels_are_smaller(

@@ -30,7 +30,7 @@ RENAMED = {"experiment": "study separation, study systems or study guidance"}
 REFUSED, INTERRUPTED = 2, 130
 
 FIRST_SPEAKS_S = 5.0
-"""Of several processes that fail, mostly for one reason, the first speaks: a launcher ends the
+"""The first of several processes that fail, mostly for one reason, speaks: a launcher ends the
 others while they wait. One that fails by itself speaks after that."""
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 import tyro
 
 from shapeguide.commands.cohorts import Demo, Describe, Synthesize
-from shapeguide.commands.models import Predict
 from shapeguide.commands.options import HELP, HELP_ALL, asks_for_help, option_rules
+from shapeguide.commands.predict import Predict
 from shapeguide.commands.scores import Evaluate
 from shapeguide.commands.studies import study_command
 from shapeguide.commands.terminal import show_log, tell

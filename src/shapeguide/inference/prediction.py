@@ -113,8 +113,8 @@ def predict_volume(model: Segmenter | TrainedRun, volume: Volume) -> Prediction:
     """Predict a volume: its probabilities, what a restorer changed, and the label map.
 
     Args:
-        model: As for `predict`.
-        volume: As for `predict`.
+        model: A run or a segmenter, as for `predict`.
+        volume: The scan, of any orientation and spacing.
 
     Raises:
         DataError: As `predict`.

@@ -60,7 +60,7 @@ def calibrated(
         segmenters: Those of one training, by their weights; they share a working space.
         dataset: The scans that they learnt from, with those held out for validation; their label
             maps are not used.
-        share: Of these scans that would be left alone; 0 leaves none alone.
+        share: Share of these scans that would be left alone; 0 leaves none alone.
         image_of: Gives the image of a scan as `prepare_volume` does, for whoever has it already;
             without it the scans are read.
         progress: Show a progress bar.
@@ -112,7 +112,7 @@ def calibrate_restorer(
         run_dir: Folder of a finished training with a shape restorer.
         dataset: The scans that it learnt from, with those held out for validation. From fewer than
             ten nothing is measured, and every prediction is restored.
-        share: Of these scans that would be left alone.
+        share: Share of these scans that would be left alone.
         device: `auto`, `cpu`, `cuda` or `mps`.
         image_of: See `calibrated`.
         progress: Show a progress bar.

@@ -109,7 +109,7 @@ def load_autoencoder(run_dir: str | Path) -> AutoencoderModel:
 
     network = load_network(build, description, folder, "last")
     return AutoencoderModel(
-        network=network.eval().requires_grad_(False),
+        network=network,
         flavour=description.flavour,
         structures=description.structures,
         space=description.space,

@@ -155,7 +155,7 @@ def read_stated(kind: type[StatedT], path: Path) -> StatedT:
 def load_network(
     build: Callable[[], NetworkT], description: ModelDescription, folder: Path, which: WeightsName
 ) -> NetworkT:
-    """The network that a model file describes, with the weights of a run folder.
+    """The network that a model file describes, with the weights of a run folder, to predict with.
 
     It is first laid out without memory, and compared with the header of the weights file: a
     network never takes more than the file that fills it.
@@ -198,7 +198,7 @@ def load_network(
                 f"cannot load {path}: {name} holds values that are not finite; take other weights "
                 "of the run, or train again"
             )
-    return network
+    return network.eval().requires_grad_(False)
 
 
 def _check_tensors(path: Path, expected: Mapping[str, Tensor]) -> None:
@@ -241,8 +241,3 @@ def fingerprint(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def frozen(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, ready to predict and not to train."""
-    return network.to(device).eval().requires_grad_(False)

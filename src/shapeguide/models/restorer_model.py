@@ -173,7 +173,7 @@ def load_restorer(run_dir: str | Path, *, weights: WeightsName = "last") -> Rest
     network = load_network(build, description, folder, "last")
     usual = read_usual(folder)
     return RestorerModel(
-        network=network.eval().requires_grad_(False),
+        network=network,
         structures=description.structures,
         space=description.space,
         caution=description.caution,

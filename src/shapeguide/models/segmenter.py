@@ -19,7 +19,6 @@ from shapeguide.models.fcn import Fcn
 from shapeguide.models.levels import check_channels, check_lengths
 from shapeguide.models.model_files import (
     ModelDescription,
-    frozen,
     load_network,
     read_description,
 )
@@ -93,7 +92,7 @@ def load_segmenter(
 
     network = load_network(build, description, folder, weights)
     return Segmenter(
-        network=frozen(network, choose_device(device)),
+        network=network.to(choose_device(device)),
         structures=description.structures,
         space=description.space,
         divisor=network.divisor,

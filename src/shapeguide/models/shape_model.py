@@ -82,7 +82,7 @@ def load_shape_network(run_dir: str | Path) -> ShapeModel:
 
     network = load_network(build, description, folder, "last")
     return ShapeModel(
-        network=network.eval().requires_grad_(False),
+        network=network,
         structures=description.structures,
         space=description.space,
         objective=description.objective,

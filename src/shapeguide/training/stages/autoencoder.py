@@ -33,7 +33,7 @@ from shapeguide.training.stages.autoencoder_step import (
     AutoencoderStep,
     measure_reconstruction,
 )
-from shapeguide.training.stages.stage import run_stage, stated, tell
+from shapeguide.training.stages.stage import run_stage, stated, told
 from shapeguide.vocabulary import AutoencoderName, Precision
 
 
@@ -136,14 +136,12 @@ class AutoencoderStage:
             held_out=self.cohort.held_out,
             generator=generator_for(self.settings.seed, Stream.AUTOENCODER, RECONSTRUCTION_QUALITY),
         )
-        for row in quality:
-            tell(row, self.title)
         return AutoencoderDescription(
             **stated(self, state.network, folder),
             channels=self.course.channels,
             flavour=self.flavour,
             code_length=self.course.code_length,
-            quality=tuple(quality),
+            quality=told(quality, self.title),
         )
 
     def load(self, folder: Path) -> AutoencoderModel:

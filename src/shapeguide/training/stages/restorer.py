@@ -36,7 +36,7 @@ from shapeguide.training.stages.restorer_step import (
     measure_restoration,
     restorer_terms,
 )
-from shapeguide.training.stages.stage import run_stage, stated, tell
+from shapeguide.training.stages.stage import run_stage, stated, told
 from shapeguide.vocabulary import Precision
 
 
@@ -139,8 +139,6 @@ class RestorerStage:
             held_out=cohort.held_out,
             generator=generator_for(self.settings.seed, Stream.RESTORER, RESTORATION_QUALITY),
         )
-        for row in quality:
-            tell(row, self.title)
         return RestorerDescription(
             **stated(self, state.network, folder),
             channels=chosen.channels,
@@ -148,7 +146,7 @@ class RestorerStage:
             window=bank.spatial_shape,
             offsets=bank.offsets,
             caution=chosen.caution,
-            quality=tuple(quality),
+            quality=told(quality, self.title),
         )
 
     def load(self, folder: Path) -> RestorerModel:

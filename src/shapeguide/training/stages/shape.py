@@ -30,7 +30,7 @@ from shapeguide.training.settings.presets import resolve
 from shapeguide.training.shape.mask_bank import MaskBank, mask_bank
 from shapeguide.training.shape.recipes import batches_of, check_batch, learner_of, step_of
 from shapeguide.training.shape.separation import mean_distance_between_cases, measure_quality
-from shapeguide.training.stages.stage import run_stage, stated, tell
+from shapeguide.training.stages.stage import run_stage, stated, told
 from shapeguide.vocabulary import Precision
 
 SMALLEST_POPULATION = 2
@@ -132,9 +132,7 @@ class ShapeStage:
 
     def describe(self, state: TrainingState, folder: Path) -> ShapeModelDescription:
         """Calibrated by the training cases, and measured."""
-        quality = self._calibrated_quality()
-        for row in quality:
-            tell(row, self.title)
+        quality = told(self._calibrated_quality(), self.title)  # first: weights hold the unit
         return ShapeModelDescription(
             **stated(self, self.network, folder),
             channels=self.course.channels,
@@ -142,7 +140,7 @@ class ShapeStage:
             pose=self.course.pose,
             canonical_shape=self.course.canonical_shape,
             trunks=len(self.network.trunks),
-            quality=tuple(quality),
+            quality=quality,
         )
 
     def load(self, folder: Path) -> ShapeModel:

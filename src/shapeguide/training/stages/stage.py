@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +24,7 @@ from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.vocabulary import Precision
 
 ModelT_co = TypeVar("ModelT_co", covariant=True)
+QualityT = TypeVar("QualityT", bound=Quality)
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +171,9 @@ def stated(stage: Stage[Any], network: nn.Module, folder: Path, **notes: Any) ->
     }
 
 
-def tell(quality: Quality, what: str) -> None:
-    """Log how well a model does what it is for; a warning where it does not."""
-    (logger.info if quality.good else logger.warning)("%s, %s", what, quality)
+def told(quality: Iterable[QualityT], what: str) -> tuple[QualityT, ...]:
+    """Log how well a model does what it is for, a warning where it does not; all rows."""
+    rows = tuple(quality)
+    for row in rows:
+        (logger.info if row.good else logger.warning)("%s, %s", what, row)
+    return rows

@@ -1,4 +1,4 @@
-"""The command that uses a model: predict."""
+"""The command that segments scans."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ import pytest
 
 import shapeguide as sg
 from shapeguide.errors import ShapeguideError
-from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES, hash_of
+from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
+from shapeguide.storage.digest import digest_now
 
 Run = Callable[..., Path]
 VALUES: tuple[Any, ...] = (
@@ -71,7 +72,7 @@ def spoil_weights(folder: Path, generator: random.Random) -> None:
     spoil_bytes(path, generator)
     model = folder / MODEL_FILE
     content = json.loads(model.read_text())
-    content["weights"]["last"] = hash_of(path)
+    content["weights"]["last"] = digest_now(path)
     model.write_text(json.dumps(content))
 
 

@@ -15,7 +15,8 @@ import shapeguide as sg
 from shapeguide.errors import CheckpointError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.memory import LARGEST_WINDOW_BYTES, window_bytes
-from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES, hash_of
+from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
+from shapeguide.storage.digest import digest_now
 
 Run = Callable[..., Path]
 LOADERS: dict[str, Callable[[Path], Any]] = {
@@ -125,7 +126,7 @@ def rewrite(folder: Path, change_weights: Callable[[torch.Tensor], torch.Tensor]
     first = sorted(tensors)[0]
     tensors[first] = change_weights(tensors[first])
     save_file(tensors, path)
-    change(folder, weights={"last": hash_of(path)})
+    change(folder, weights={"last": digest_now(path)})
 
 
 @pytest.mark.parametrize("inner", LOADERS)

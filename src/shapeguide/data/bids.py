@@ -9,7 +9,7 @@ from typing import Any
 from shapeguide.data.description import described_as
 from shapeguide.data.label_names import names_from_dseg
 from shapeguide.data.reach import Reach
-from shapeguide.data.scan_files import SUFFIXES, case_id_of
+from shapeguide.data.scan_files import SUFFIXES, case_id_of, stated_path
 from shapeguide.errors import DataError
 
 PROCESSING = ("desc", "space", "res", "atlas", "seg", "label", "hemi", "den")
@@ -52,7 +52,7 @@ def describe_bids(reach: Reach) -> dict[str, Any] | None:
             )
         pairs[image] = segmentation
     training = [
-        {**_entry(folder, image), "label": _relative(folder, segmentation)}
+        {**_entry(folder, image), "label": stated_path(folder, segmentation)}
         for image, segmentation in sorted(pairs.items())
     ]
     shown = {_scan_entities(image) for image in pairs}
@@ -107,7 +107,7 @@ def _image_of(segmentation: Path, images: Sequence[Path]) -> Path:
 def _entry(folder: Path, image: Path) -> dict[str, str]:
     return {
         "id": case_id_of(image).removesuffix("_T1w"),
-        "image": _relative(folder, image),
+        "image": stated_path(folder, image),
         "group": f"sub-{_entities(image)['sub']}",
     }
 
@@ -120,7 +120,3 @@ def _label_names(reach: Reach, segmentations: Sequence[Path]) -> dict[str, str]:
             reach.check(path)
             return names_from_dseg(path)
     return {}
-
-
-def _relative(folder: Path, path: Path) -> str:
-    return f"./{path.relative_to(folder).as_posix()}"

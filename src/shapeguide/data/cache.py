@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
 from shapeguide.data.prepare import PreparedCase
-from shapeguide.data.scan_files import stored_files
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import DataError, GeometryError, reason
 from shapeguide.geometry.grid import Grid
@@ -49,11 +48,10 @@ def entry_key(case: Case, space: WorkingSpace) -> str:
     Raises:
         DataError: If a file is missing or cannot be read.
     """
-    paths = [case.image] if case.label_map is None else [case.image, case.label_map]
     facts = {
         "format": FORMAT,
         "id": case.id,
-        "files": [_file_facts(file) for path in paths for file in stored_files(path)],
+        "files": [_file_facts(file) for file in case.files],
         "structures": [asdict(structure) for structure in case.structures],
         "named_ids": sorted(case.named_ids),
         "orientation": case.orientation,

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from shapeguide.data.nifti import read_grid, read_label_map, read_volume
+from shapeguide.data.scan_files import stored_files
 from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import resample_label_map
@@ -64,6 +65,12 @@ class Case:
     def person(self) -> str:
         """Whom the scan shows: the group, or the case itself where it has none."""
         return self.id if self.group is None else self.group
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file of the case, those that lie beside headers too."""
+        paths = [self.image] if self.label_map is None else [self.image, self.label_map]
+        return [file for path in paths for file in stored_files(path)]
 
     def read_grid(self) -> Grid:
         """Grid of the image, from its header alone; raises as `read_volume`."""

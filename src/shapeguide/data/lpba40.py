@@ -27,7 +27,7 @@ from shapeguide.data.air_transforms import read_air
 from shapeguide.data.description import described_as
 from shapeguide.data.nifti import read_grid
 from shapeguide.data.reach import Reach
-from shapeguide.data.scan_files import PAIR_HEADERS, list_scans
+from shapeguide.data.scan_files import PAIR_HEADERS, list_scans, stated_path
 from shapeguide.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _delineated_case(root: Path, person: Path) -> dict[str, Any]:
             f"{person}: expected {person.name}.delineation.skullstripped and "
             f"{person.name}.{LABELS}, each as .hdr and .img or .img.gz"
         )
-    return {**_entry(root, person.name, image), "label": _relative(root, label_map)}
+    return {**_entry(root, person.name, image), "label": stated_path(root, label_map)}
 
 
 def _unlabelled(root: Path, native: list[Path]) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def _native_cases(
         training.append(
             {
                 **_entry(root, person.name, image),
-                "label": _relative(root, label_map),
+                "label": stated_path(root, label_map),
                 "label_to_image": _label_to_image(reach, person, image, label_map),
             }
         )
@@ -200,11 +200,7 @@ def _scan(person: Path, kind: str) -> Path | None:
 
 
 def _entry(root: Path, person: str, image: Path) -> dict[str, Any]:
-    entry = {"id": person, "image": _relative(root, image), "group": person}
+    entry = {"id": person, "image": stated_path(root, image), "group": person}
     if image.name.lower().endswith(PAIR_HEADERS):
         entry["orientation"] = ORIENTATION
     return entry
-
-
-def _relative(root: Path, path: Path) -> str:
-    return f"./{path.relative_to(root).as_posix()}"

@@ -98,3 +98,8 @@ def _half(path: Path, base: str, suffixes: tuple[str, ...]) -> Path:
         f"{path}: a scan in two files needs {base}{suffixes[0]} or {base}{suffixes[1]} "
         "in the same folder; there is none"
     )
+
+
+def stated_path(folder: Path, path: Path) -> str:
+    """How a description in a folder names a path inside."""
+    return f"./{path.relative_to(folder).as_posix()}"

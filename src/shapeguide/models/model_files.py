@@ -21,6 +21,7 @@ from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, reason
 from shapeguide.geometry.volume import Structure, check_structures
 from shapeguide.models.memory import check_window
+from shapeguide.storage.digest import digest_now
 from shapeguide.storage.whole import write_json, written_whole
 from shapeguide.vocabulary import WeightsName
 
@@ -101,7 +102,7 @@ def write_weights(
         raise CheckpointError(
             f"cannot write {path}: {reason(error)}; make room or permission"
         ) from error
-    return hash_of(path)
+    return digest_now(path)
 
 
 def write_description(description: ModelDescription, folder: Path) -> None:
@@ -176,7 +177,7 @@ def load_network(
         raise CheckpointError(f"{folder} has no {which!r} weights; it has: {there}")
     try:
         check_window(description.channels, 1 + len(description.structures), description.seen_shape)
-        if hash_of(path) != description.weights[which]:
+        if digest_now(path) != description.weights[which]:
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is not the one that {MODEL_FILE} names; "
                 "restore both files from a copy or train again"
@@ -226,12 +227,6 @@ def _check_tensors(path: Path, expected: Mapping[str, Tensor]) -> None:
                 raise ValueError(
                     f"{name} holds numbers of type {kind}, and the network takes {tensor.dtype}"
                 )
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def fingerprint(network: nn.Module) -> str:

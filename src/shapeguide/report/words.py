@@ -101,18 +101,16 @@ def listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def shown(metric: str, value: float) -> str:
-    """A value of a metric with its unit; a dash where there is none."""
+def shown(metric: str, value: float, *, sign: Literal["-", "+"] = "-") -> str:
+    """A value of a metric with its unit, by `+` with any sign; a dash where there is none."""
     if math.isnan(value):
         return "–"  # noqa: RUF001
-    return f"{value:.2f} mm" if metric.endswith("_mm") else f"{value:.3f}"
+    return f"{value:{sign}.2f} mm" if metric.endswith("_mm") else f"{value:{sign}.3f}"
 
 
 def signed(metric: str, value: float) -> str:
     """A difference of a metric with its sign and unit."""
-    if math.isnan(value):
-        return "–"  # noqa: RUF001
-    return f"{value:+.2f} mm" if metric.endswith("_mm") else f"{value:+.3f}"
+    return shown(metric, value, sign="+")
 
 
 def p_text(row: Mapping[str, Any]) -> str:

@@ -31,7 +31,12 @@ def content_digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-@lru_cache(maxsize=65_536)
-def _file_digest(path: Path, _: tuple[int, int, int]) -> str:
+def digest_now(path: Path) -> str:
+    """SHA-256 of the content of a file as it is now, in hexadecimal; raises as `open`."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=65_536)
+def _file_digest(path: Path, _: tuple[int, int, int]) -> str:
+    return digest_now(path)

@@ -11,7 +11,6 @@ from typing import Any
 
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.scan_files import stored_files
 from shapeguide.errors import CheckpointError, ConfigError, reason
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
@@ -137,7 +136,7 @@ def clear_run_folder(folder: Path, dataset: Iterable[Case] = ()) -> None:
             in it; nothing is deleted.
         CheckpointError: If its `run.json` is damaged.
     """
-    clear(folder, RUN, keep=[file for case in dataset for file in _files_of(case)])
+    clear(folder, RUN, keep=[file for case in dataset for file in case.files])
 
 
 def branch(source: Path, folder: Path) -> None:
@@ -192,9 +191,4 @@ def dataset_identity(train: Dataset, **others: Dataset | None) -> dict[str, Any]
 
 def _contents_of(case: Case) -> list[Any]:
     """What a case holds, whatever its files are called and wherever they lie."""
-    return [case.id, case.orientation, *(file_digest(file) for file in _files_of(case))]
-
-
-def _files_of(case: Case) -> list[Path]:
-    paths = [case.image] if case.label_map is None else [case.image, case.label_map]
-    return [file for path in paths for file in stored_files(path)]
+    return [case.id, case.orientation, *(file_digest(file) for file in case.files)]

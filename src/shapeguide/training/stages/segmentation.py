@@ -13,13 +13,14 @@ from torch import nn
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.losses import GuideLoss
-from shapeguide.models.model_files import WEIGHTS_FILES, hash_of, write_weights
+from shapeguide.models.model_files import WEIGHTS_FILES, write_weights
 from shapeguide.models.segmenter import (
     Segmenter,
     SegmenterDescription,
     build_segmenter,
     load_segmenter,
 )
+from shapeguide.storage.digest import digest_now
 from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.engine.checkpoint import TrainingState
 from shapeguide.training.engine.loop import LoopTask
@@ -153,7 +154,7 @@ class SegmentationStage:
             best_score=state.best_score,
         )
         if state.best_iteration is not None:
-            found["weights"]["best"] = hash_of(folder / WEIGHTS_FILES["best"])
+            found["weights"]["best"] = digest_now(folder / WEIGHTS_FILES["best"])
         if state.average is not None:
             found["weights"]["average"] = write_weights(state.average.tensors, folder, "average")
         return SegmenterDescription(

@@ -133,6 +133,14 @@ def test_two_processes_killed_at_once_resume_to_the_same_bits(
     assert done == [row["iteration"] for row in read_log(guided / LOG_FILE)]
 
 
+def test_an_error_of_all_processes_is_told_by_the_first_alone(tmp_path: Path) -> None:
+    process = start(tmp_path / "nowhere", tmp_path / "run")
+    told, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "error (process 0): " in told
+    assert told.count("there is no such dataset") == 1
+
+
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_out_is_refused(cohort: Path, tmp_path: Path) -> None:
     process = start(cohort, tmp_path / "run", "--guidance", "none", "--batch-size", "3")

@@ -6,6 +6,7 @@ Every figure has a row of panels for each metric and a column for each regime.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
 from urllib.parse import quote
 
@@ -83,11 +84,8 @@ def systems_figure(summary: pd.DataFrame, theme: Theme) -> Figure:
         theme: Light or dark.
     """
     systems = in_order(summary["system"])
-
-    def draw(axes: Axes, rows: pd.DataFrame) -> None:
-        _draw_systems(axes, rows, systems, theme)
-
-    return _rows_figure(summary, systems, draw, (theme, SYSTEMS_READING, ""))
+    draw = partial(_draw_systems, systems=systems, theme=theme)
+    return _rows_figure(summary, systems, draw, theme=theme, reading=SYSTEMS_READING)
 
 
 def effects_figure(effects: pd.DataFrame, theme: Theme) -> Figure:
@@ -99,12 +97,11 @@ def effects_figure(effects: pd.DataFrame, theme: Theme) -> Figure:
     """
     kept = effects[effects["postprocess"] == LARGEST]
     named = list(dict.fromkeys(zip(kept["factor"], kept["level"].astype(str), strict=True)))
-
-    def draw(axes: Axes, rows: pd.DataFrame) -> None:
-        _draw_effects(axes, rows, named, theme)
-
-    words = [f"{factor} {level}" for factor, level in named]
-    return _rows_figure(kept, words, draw, (theme, EFFECTS_READING, ", difference"))
+    draw = partial(_draw_effects, named=named, theme=theme)
+    names = [f"{factor} {level}" for factor, level in named]
+    return _rows_figure(
+        kept, names, draw, theme=theme, reading=EFFECTS_READING, ending=", difference"
+    )
 
 
 def severities_figure(summary: pd.DataFrame, theme: Theme) -> Figure:
@@ -168,10 +165,12 @@ def _rows_figure(
     table: pd.DataFrame,
     names: Sequence[str],
     draw: Callable[[Axes, pd.DataFrame], None],
-    words: tuple[Theme, str, str],
+    *,
+    theme: Theme,
+    reading: str,
+    ending: str = "",
 ) -> Figure:
     """Panels whose rows have names, drawn from the rows of the table that belong to each."""
-    theme, reading, ending = words
     columns = shown_regimes(table)
     height = (ROW_INCHES * len(names) + 0.75) * len(SHOWN)
     margin = 0.5 + 0.075 * max(map(len, names), default=0)

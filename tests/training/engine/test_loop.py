@@ -273,7 +273,6 @@ def test_a_checkpoint_is_saved_when_the_last_one_is_old(
         ({"progress": '{"iteration": 7, "best_score": "x", "best_iteration": 7}'}, "best score"),
         ({"progress": '{"iteration": 7, "best_score": 1, "best_iteration": 8}'}, "best iteration"),
         ({"progress": '{"iteration": 14, "best_score": null, "best_iteration": null}'}, "checksum"),
-        ({"checksum": "0"}, "checksum"),
         ({}, "progress"),
     ],
 )
@@ -285,6 +284,20 @@ def test_a_checkpoint_that_claims_what_cannot_be_is_refused(
     tensors, metadata = read_tensors(path)
     write_tensors(tensors, path, metadata={**metadata, **content} if content else {})
     with pytest.raises(CheckpointError, match=message):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("found", [torch.zeros(32, dtype=torch.uint8), torch.ones(1), None])
+def test_a_checkpoint_with_another_checksum_or_none_is_refused(
+    tmp_path: Path, found: torch.Tensor | None
+) -> None:
+    run(tmp_path, iterations=7)
+    path = tmp_path / CHECKPOINT_FILE
+    tensors, metadata = read_tensors(path)
+    del tensors["checksum"]
+    changed = tensors if found is None else {**tensors, "checksum": found}
+    write_tensors(changed, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match="checksum"):
         run(tmp_path)
 
 

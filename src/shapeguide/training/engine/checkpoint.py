@@ -21,6 +21,7 @@ from shapeguide.storage.whole import parse_json, written_whole
 from shapeguide.training.engine.weight_average import WeightAverage
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+CHECKSUM = "checksum"
 
 
 @dataclass
@@ -57,8 +58,10 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
             "best_iteration": state.best_iteration,
         }
     )
-    checksum = _checksum(tensors, progress)
-    write_tensors(tensors, path, metadata={"progress": progress, "checksum": checksum})
+    # A tensor and no second entry of the metadata, whose order in the file is anybody's guess:
+    # equal checkpoints are equal files.
+    tensors[CHECKSUM] = _checksum(tensors, progress)
+    write_tensors(tensors, path, metadata={"progress": progress})
 
 
 def load_checkpoint(state: TrainingState, path: Path, *, iterations: int | None = None) -> None:
@@ -77,7 +80,8 @@ def load_checkpoint(state: TrainingState, path: Path, *, iterations: int | None 
     tensors, metadata = read_tensors(path)
     try:
         progress = _progress(metadata, iterations)
-        if metadata.get("checksum") != _checksum(tensors, metadata["progress"]):
+        checksum = tensors.pop(CHECKSUM)
+        if not torch.equal(checksum, _checksum(tensors, metadata["progress"])):
             raise ValueError("its checksum is not that of its content")
         network, average, optimizer = _apart(tensors)
         _check_optimizer(state.optimizer, optimizer)
@@ -149,13 +153,13 @@ def _progress(metadata: Mapping[str, str], iterations: int | None) -> dict[str, 
     return found
 
 
-def _checksum(tensors: Mapping[str, Tensor], progress: str) -> str:
-    """SHA-256 of all that a checkpoint holds."""
+def _checksum(tensors: Mapping[str, Tensor], progress: str) -> Tensor:
+    """SHA-256 of all that a checkpoint holds, 32 bytes as uint8."""
     digest = hashlib.sha256(progress.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 def _check_optimizer(optimizer: Optimizer, found: Mapping[int, Mapping[str, Tensor]]) -> None:

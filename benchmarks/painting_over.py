@@ -40,7 +40,7 @@ from shapeguide.studies.systems.scoring import case_seed
 
 TAKEN_OUT = {"end": without_tip, "ball": with_hole}
 FLUID_PERCENTILE = 2.0
-"""Of the foreground: on a T1 image fluid is dark."""
+"""Percentile of the foreground: on a T1 image fluid is dark."""
 FLUID_SPREAD = 0.05
 """Standard deviation inside the fluid, in standard deviations of the foreground."""
 EDGE_MM = 0.7
@@ -55,7 +55,7 @@ class Options:
 
     kinds: tuple[str, ...] = tuple(TAKEN_OUT)
     shares: tuple[float, ...] = (0.1, 0.2, 0.3)
-    """Of the volume of the structure."""
+    """Share of the volume of the structure that is cut out."""
 
 
 def main(

@@ -42,7 +42,7 @@ class Options:
 
     cautions: tuple[float, ...] = (0.0, 1.0, 3.0)
     shares: tuple[float, ...] = (0.0, 0.9, 0.95, 0.98, 1.0)
-    """Of the segmenter's scans that would be left alone; with 0 all are restored."""
+    """Shares of the segmenter's scans that would be left alone; with 0 all are restored."""
     measured: int = 40
     """Cases of the segmenter's training to measure disagreement on, at most."""
     looked_at: int = 20

@@ -537,7 +537,7 @@ def test_other_output_formats_are_refused(tmp_path: Path) -> None:
 
 @contextmanager
 def files_limited_to(byte_count: int) -> Iterator[None]:
-    """As on a full disk, no file grows beyond this many bytes."""
+    """No file grows beyond this many bytes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (byte_count, hard))
     try:

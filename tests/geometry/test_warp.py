@@ -162,7 +162,7 @@ def test_translation_is_in_mm() -> None:
 
 
 def heaviest(weights: Tensor) -> Tensor:
-    """Of maps (B, I, J, K), the voxels of largest weight, so many as the weights sum to."""
+    """Voxels of largest weight of maps (B, I, J, K), so many as the weights sum to."""
     inside = torch.zeros_like(weights, dtype=torch.bool)
     for n, weight in enumerate(weights):
         ordered = weight.flatten().sort(descending=True).values

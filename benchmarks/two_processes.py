@@ -15,7 +15,7 @@ from pathlib import Path
 import shapeguide as sg
 from shapeguide.training.engine.log import LOG_FILE, read_log
 
-ITERATIONS = (10, 40)
+ITERATIONS = (2, 12)
 """A short and a longer training: their difference is free of what starting takes."""
 OPTIONS = (
     "--structure horn=1 --preset quick --guidance none --device cpu --precision fp32 "
@@ -28,7 +28,7 @@ def main() -> None:
     """Print seconds an iteration, and the last losses of both."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sg.write_cohort(folder / "c", count=4, spatial_shape=(64, 64, 64))
+        sg.write_cohort(folder / "c", count=4, spatial_shape=(48, 48, 48))
         alone, together = (measure(folder, processes) for processes in ((), TWO))
         losses = [read_log(run / LOG_FILE)[-1]["dice"] for run in (alone[1], together[1])]
     print(f"cores: {os.cpu_count()}, load: {os.getloadavg()[0]:.1f}")

@@ -152,15 +152,21 @@ def _score_section(files: DemoFiles, scores: DemoScores) -> Section:
         sentences=sentences + kept,
         tables=(_score_table(scores),),
         pictures=(
-            Picture(
-                path=files.figures / "scores.png",
-                dark_path=files.figures / "scores-dark.png",
+            _chart(
+                files,
+                "scores",
                 alt="Scores of every test case, plain and guided, joined by lines",
                 caption="Every test case, plain and guided. Thick bars are means over found cases; "
                 "a missed structure has Dice 0 and no distance.",
             ),
         ),
     )
+
+
+def _chart(files: DemoFiles, name: str, *, alt: str, caption: str) -> Picture:
+    """A chart of the demo, for light and for dark pages."""
+    light, dark = (files.figures / f"{name}{end}.png" for end in ("", "-dark"))
+    return Picture(path=light, dark_path=dark, alt=alt, caption=caption)
 
 
 def score_rows(
@@ -222,9 +228,9 @@ def _shape_section(files: DemoFiles, distances: list[PairDistances], cases: int)
     known = [found for found in distances if len(found.same)]
     sentences = tuple(_shape_sentence(found) for found in known)
     pictures = (
-        Picture(
-            path=files.figures / "shape_distances.png",
-            dark_path=files.figures / "shape_distances-dark.png",
+        _chart(
+            files,
+            "shape_distances",
             alt="Shape distances of affine pairs, same case against different cases",
             caption="Each point is a pair of label maps under random rotation, scale and shift. "
             "The same case should be close to itself however it is turned, and far from others.",
@@ -257,9 +263,9 @@ def _training_section(files: DemoFiles, settings: TrainSettings) -> Section:
             f"guided one has the shape loss too, with weight {settings.shape_loss.alpha:g}.",
         ),
         pictures=(
-            Picture(
-                path=files.figures / "training.png",
-                dark_path=files.figures / "training-dark.png",
+            _chart(
+                files,
+                "training",
                 alt="Loss terms of both segmenters and of the shape network by iteration",
                 caption="Thin lines are means over ten iterations, thick lines their moving "
                 "average.",

@@ -20,6 +20,7 @@ from shapeguide.data.dataset import Dataset, check_apart, check_occurring
 from shapeguide.errors import CheckpointError, ConfigError, DataError
 from shapeguide.progress import ProgressBar
 from shapeguide.storage.identity import FolderKind, claim
+from shapeguide.storage.lock import locked
 from shapeguide.storage.whole import read_json, write_json
 from shapeguide.training.engine.run_folder import dataset_identity
 
@@ -50,13 +51,14 @@ class StudyFiles:
         return self.folder / "figures"
 
 
-def claim_study(
+@contextmanager
+def claimed_study(
     files: StudyFiles,
     kind: FolderKind,
     cases: tuple[Dataset, Dataset],
     identity: Mapping[str, Any],
-) -> None:
-    """Make the results folder of a study, or take up the one that the same study left.
+) -> Iterator[Present]:
+    """Work alone in the results folder of a study: a new one, or one that the same study left.
 
     Args:
         files: Where everything of the folder lies.
@@ -64,28 +66,28 @@ def claim_study(
         cases: Training cases and held-out ones.
         identity: What decides on the results besides the cases, as plain values.
 
+    Yields:
+        Which cases have which structure.
+
     Raises:
-        ConfigError: If the folder holds another study or something else, no structure is chosen, or
-            held-out cases show people that are trained on.
-        CheckpointError: If its description is damaged or it cannot be written.
-        DataError: If a file of a case cannot be read.
+        ConfigError: If another process works in the folder, it holds another study or something
+            else, no structure is chosen, held-out cases show people that are trained on, or no case
+            at all has one of the structures.
+        CheckpointError: If a file of an earlier start is damaged, or the folder cannot be written.
+        DataError: If a file of a case cannot be read: now rather than after hours.
     """
     train, test = cases
-    train.require_structures()
-    check_apart(train, test)
-    dataset = dataset_identity(train, test=test)
-    structures = dataset.pop("structures")
-    claim(files.folder, kind, {"dataset": dataset, "structures": structures, **identity})
+    with locked(files.folder):
+        train.require_structures()
+        check_apart(train, test)
+        dataset = dataset_identity(train, test=test)
+        structures = dataset.pop("structures")
+        claim(files.folder, kind, {"dataset": dataset, "structures": structures, **identity})
+        yield _present_structures(train, test, files)
 
 
-def present_structures(train: Dataset, test: Dataset, files: StudyFiles) -> Present:
-    """Which cases have which structure; label maps and test images are read once for a folder.
-
-    Raises:
-        ConfigError: If no case at all has one of the structures.
-        DataError: If a label map or test image cannot be read: now rather than after hours.
-        CheckpointError: If what an earlier start found is damaged.
-    """
+def _present_structures(train: Dataset, test: Dataset, files: StudyFiles) -> Present:
+    """Which cases have which structure; label maps and test images are read once for a folder."""
     names = [item.name for item in train.structures]
     known = read_object(files.cases) if files.cases.is_file() else {}
     if any(name not in known for name in names):

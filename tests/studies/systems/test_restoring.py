@@ -29,7 +29,6 @@ from shapeguide.studies.systems.training import (
     restorers,
 )
 from shapeguide.training.settings.groups import TrainSettings
-from shapeguide.training.settings.presets import preset
 
 DESIGN = SystemsDesign(
     systems=systems_named(["plain"]),
@@ -42,28 +41,15 @@ TEST_CASES = 2
 SCORED = ["dice", "hausdorff_mm", "missed"]
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort") / "c"
-    sg.write_cohort(folder, count=5, spatial_shape=(24, 24, 24), spacing_mm=(2.0, 2.0, 2.0))
-    return folder
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")
-def settings() -> TrainSettings:
-    quick = preset("quick")
-    return quick.changed(
-        restorer=quick.restorer.changed(iterations=3, channels=(4, 8), batch_size=1, caution=0.0),
-        segmentation=quick.segmentation.changed(
-            channels=(4, 8), dice_iterations=2, guided_iterations=1, batch_size=1
-        ),
-        machine=quick.machine.changed(device="cpu", precision="fp32"),
+def settings(small: TrainSettings) -> TrainSettings:
+    return small.changed(
+        segmentation=small.segmentation.changed(dice_iterations=2, guided_iterations=1),
+        machine=small.machine.changed(precision="fp32"),
     )
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shapeguide.studies.systems.study.write_figures", lambda *_, **__: None)
 
 
 def parts_of(cohort: Path) -> tuple[Dataset, Dataset]:

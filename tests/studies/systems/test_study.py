@@ -27,10 +27,8 @@ from shapeguide.studies.systems.systems import GuidanceFactors, System, systems_
 from shapeguide.studies.systems.training import training_cases
 from shapeguide.training.engine.log import read_log
 from shapeguide.training.settings.groups import TrainSettings
-from shapeguide.training.settings.presets import preset
 
 DICE_ITERATIONS = 10
-CASES = 7
 TEST_CASES = 3
 DESIGN = SystemsDesign(
     systems=systems_named(["plain", "shape", "shape_all_maps"]),
@@ -41,31 +39,18 @@ DESIGN = SystemsDesign(
 )
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort") / "c"
-    sg.write_cohort(folder, count=CASES, spatial_shape=(24, 24, 24), spacing_mm=(2.0, 2.0, 2.0))
-    return folder
+# The figures of the finished experiment, which is made before the fixture, are enough.
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")
-def settings() -> TrainSettings:
-    quick = preset("quick")
-    return quick.changed(
-        shape=quick.shape.changed(iterations=4, batch_size=2, quality_pairs=4, canonical_shape=8),
-        restorer=quick.restorer.changed(iterations=3, channels=(4, 8), batch_size=1, caution=0.0),
-        shape_loss=quick.shape_loss.changed(accept_collapsed=True),
-        segmentation=quick.segmentation.changed(
-            channels=(4, 8), dice_iterations=DICE_ITERATIONS, guided_iterations=4, batch_size=1
+def settings(small: TrainSettings) -> TrainSettings:
+    return small.changed(
+        segmentation=small.segmentation.changed(
+            dice_iterations=DICE_ITERATIONS, guided_iterations=4
         ),
-        machine=quick.machine.changed(device="cpu", checkpoint_every=2),
+        machine=small.machine.changed(checkpoint_every=2),
     )
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the finished experiment, which is made before this, are enough."""
-    monkeypatch.setattr("shapeguide.studies.systems.study.write_figures", lambda *_: None)
 
 
 def parts_of(cohort: Path) -> tuple[Dataset, Dataset]:
@@ -489,6 +474,7 @@ def test_one_cell_is_done_alone_by_its_command(
         *("--guided-iterations", "1", "--device", "cpu", "--regimes", "few2", "--out", str(out)),
         *("--systems", "plain", "unet2d", "--corruptions", "blur", "--severities", "1"),
         *("--keep-predictions", "--only", "few2/3/unet2d", "--seeds", "3"),
+        *("--restorer.iterations", "2", "--restorer.channels", "4", "8"),
     ]
     assert cli.main(words) == 0
     assert [path.parent.name for path in out.rglob("scores.csv")] == ["unet2d"]

@@ -20,7 +20,6 @@ from shapeguide.cells import HERE, Cell, Ended, Workers
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.storage.identity import FolderKind
-from shapeguide.storage.lock import locked
 from shapeguide.studies.separation.design import Condition, SeparationDesign
 from shapeguide.studies.separation.figures import draw_figures
 from shapeguide.studies.separation.measure import (
@@ -32,9 +31,8 @@ from shapeguide.studies.separation.measure import (
 )
 from shapeguide.studies.separation.tables import condition_table, write_tables
 from shapeguide.studies.study import (
-    claim_study,
+    claimed_study,
     none_finished,
-    present_structures,
     run_study,
     with_absolute_paths,
 )
@@ -106,13 +104,11 @@ def study_separation(
     """
     settings, design = resolve(settings), design or SeparationDesign()
     files = SeparationFiles(Path(out).absolute())
-    with locked(files.folder):
-        identity = {
-            "settings": settings.model_dump(mode="json", exclude=dict(CHOSEN_BY_CONDITION)),
-            "pairs": design.pairs,
-        }
-        claim_study(files, KIND, (train, test), identity)
-        present = present_structures(train, test, files)
+    identity = {
+        "settings": settings.model_dump(mode="json", exclude=dict(CHOSEN_BY_CONDITION)),
+        "pairs": design.pairs,
+    }
+    with claimed_study(files, KIND, (train, test), identity) as present:
         train, test = with_absolute_paths(train), with_absolute_paths(test)
         study = SeparationStudy(files, train, test, settings, design.pairs, present)
         _check_people(study)

@@ -15,13 +15,11 @@ from shapeguide.data.working_space import choose_working_space
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.models.segmenter import SEGMENTERS, divisor_of
 from shapeguide.storage.identity import FolderKind, compare
-from shapeguide.storage.lock import locked
 from shapeguide.storage.whole import write_table
 from shapeguide.studies.study import (
     Present,
-    claim_study,
+    claimed_study,
     none_finished,
-    present_structures,
     run_study,
     seconds_of,
     with_absolute_paths,
@@ -128,10 +126,8 @@ def study_systems(
         system.settings(settings, 0)  # what does not fit is refused before the folder is claimed
     settings = _in_one_space(train, settings)
     files = SystemsFiles(Path(out).absolute())
-    with locked(files.folder):
-        plain = settings.model_dump(mode="json", exclude=set(CHOSEN_BY_CONDITION))
-        claim_study(files, KIND, (train, test), {"settings": plain})
-        present = present_structures(train, test, files)
+    plain = settings.model_dump(mode="json", exclude=set(CHOSEN_BY_CONDITION))
+    with claimed_study(files, KIND, (train, test), {"settings": plain}) as present:
         left_out = _lacking(present, train, test)
         train, test = (
             with_absolute_paths(_with_any(cases, present, side))

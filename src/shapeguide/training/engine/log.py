@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from shapeguide.errors import CheckpointError, DataError, reason
@@ -65,12 +64,7 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
         for name, value in figures.items():
             self._board.add_scalar(name, value, iteration)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._board is not None:
             self._board.close()
 

@@ -14,8 +14,9 @@ import pytest
 from shapeguide.cli import main
 
 TINY = shlex.split(
-    "--preset quick --device cpu --precision fp32 --channels 4 8 --dice-iterations 3 "
-    "--guided-iterations 2 --shape.iterations 4 --shape.channels 4 8 --shape.quality-pairs 4 "
+    "--preset quick --device cpu --precision fp32 --spacing-mm 2 2 2 "
+    "--channels 4 8 --dice-iterations 3 --guided-iterations 2 "
+    "--shape.iterations 4 --shape.channels 4 8 --shape.quality-pairs 4 "
     "--restorer.iterations 2 --restorer.channels 4 8 --accept-collapsed"
 )
 STRUCTURE = ("--structure", "horn=1")

@@ -12,6 +12,7 @@ import pytest
 import shapeguide
 from shapeguide import commands
 from shapeguide.cli import main
+from shapeguide.training.settings.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 DOCS = [f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))]
@@ -23,22 +24,45 @@ def code_blocks(language: str, page: str = "README.md") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
+def run_python_of_the_readme() -> dict[str, Any]:
+    """The names that it leaves."""
+    names: dict[str, Any] = {}
+    for block in code_blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    return names
+
+
 def shown_commands() -> list[list[str]]:
     """Words of each `shapeguide` line in the README's shell blocks."""
     lines = [line for block in code_blocks("bash") for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("shapeguide ")]
 
 
+@pytest.fixture
+def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of the preset "quick" are smaller and learn for a moment only."""
+    quick = PRESETS["quick"]
+    fewer = quick.changed(
+        shape=quick.shape.changed(
+            iterations=20, batch_size=2, channels=(4, 8), canonical_shape=12, quality_pairs=8
+        ),
+        shape_loss=quick.shape_loss.changed(accept_collapsed=True),
+        restorer=quick.restorer.changed(channels=(4, 8), batch_size=2),
+        segmentation=quick.segmentation.changed(
+            channels=(4, 8), dice_iterations=10, guided_iterations=5
+        ),
+    )
+    monkeypatch.setitem(PRESETS, "quick", fewer)
+
+
+@pytest.mark.usefixtures("quicker")
 def test_python_of_the_readme_runs_and_scores_each_test_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for block in code_blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
+    names = run_python_of_the_readme()
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == [case.id for case in names["test"]]
-    assert all("Dice" in line for line in printed)
+    assert [line.split()[:2] for line in printed] == [[case.id, "horn:"] for case in names["test"]]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{case.id}.nii.gz" for case in names["test"]
     }
@@ -48,6 +72,16 @@ def test_python_of_the_readme_runs_and_scores_each_test_case(
     assert main([*synthesize[1:], "--seed", "1"]) == 2
 
 
+@pytest.mark.slow
+def test_python_of_the_readme_finds_the_structure_in_each_test_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_python_of_the_readme()
+    assert all("Dice" in line for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.usefixtures("quicker")
 def test_python_of_the_guide_runs_and_compares_two_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from shapeguide.geometry import resample
 from shapeguide.geometry.volume import Volume
 
 SEED = 20240
-COUNT = int(os.environ.get("SHAPEGUIDE_FUZZ_COUNT", "2000"))
+COUNT = int(os.environ.get("SHAPEGUIDE_FUZZ_COUNT", "1000"))
 LARGEST_PEAK_BYTES = 64 * 2**20
 """No file here is larger than 20 kB; what is packed in one is at most a thousand times that."""
 SPACE = WorkingSpace((1.0, 1.0, 1.0), (8, 8, 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,34 +14,44 @@ import torch
 
 import shapeguide as sg
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE, read_tensors
-
-SCRIPT = """
-import resource, sys
-import torch
-import shapeguide as sg
 from shapeguide.training.settings.presets import preset
 
-description, out, limit = sys.argv[1:]
-torch.set_num_threads(1)
-if int(limit):
+SCRIPT = """
+import resource, signal, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from shapeguide.errors import ShapeguideError
+from test_interruptions import train
+
+description, out, limit = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+if limit:
     # A write beyond the limit fails like one on a full disk.
-    import signal
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-quick = preset("quick")
-settings = quick.changed(
-    guidance="none",
-    segmentation=quick.segmentation.changed(
-        channels=(8, 16), dice_iterations=40, guided_iterations=20
-    ),
-    machine=quick.machine.changed(device="cpu", checkpoint_every=3),
-)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    sg.train(sg.read_dataset(description), out=out, settings=settings, progress=False)
-except sg.ShapeguideError as error:
+    train(description, out)
+except ShapeguideError as error:
     print(error)
     sys.exit(2)
 """
+
+
+def train(description: Path, out: Path) -> None:
+    quick = preset("quick")
+    settings = quick.changed(
+        guidance="none",
+        segmentation=quick.segmentation.changed(
+            channels=(8, 16), dice_iterations=40, guided_iterations=20
+        ),
+        machine=quick.machine.changed(device="cpu", checkpoint_every=3),
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        sg.train(sg.read_dataset(description), out=out, settings=settings, progress=False)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +63,23 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(description: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    assert start(description, out).wait() == 0
+    train(description, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def killed(description: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed after its first iterations."""
+    out = tmp_path_factory.mktemp("killed") / "run"
+    code, _ = stopped(description, out, signal.SIGKILL, iterations=3)
+    assert code == -signal.SIGKILL, "the run ended before it could be killed"
     return out
 
 
 def start(description: Path, out: Path, *, limit: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(description), str(out), str(limit)]
+    """A training in a process of its own."""
+    arguments = [str(Path(__file__).parent), str(description), str(out), str(limit)]
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -78,6 +100,17 @@ def wait_for(process: subprocess.Popen[str], out: Path, *, iterations: int) -> N
     pytest.fail(f"no {iterations} iterations within two minutes")
 
 
+def stopped(
+    description: Path, out: Path, sent: signal.Signals, *, iterations: int
+) -> tuple[int, str]:
+    """Exit code and words of a training that got a signal after so many iterations."""
+    process = start(description, out)
+    wait_for(process, out, iterations=iterations)
+    process.send_signal(sent)
+    told, _ = process.communicate()
+    return process.returncode, told
+
+
 def weights(out: Path) -> dict[str, torch.Tensor]:
     return read_tensors(out / "model.safetensors")[0]
 
@@ -88,17 +121,13 @@ def same_weights(first: Path, second: Path) -> bool:
 
 
 def test_run_killed_several_times_ends_with_the_same_bits(
-    description: Path, undisturbed: Path, tmp_path: Path
+    description: Path, undisturbed: Path, killed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    kills = 0
-    for iterations in (3, 18, 36):
-        process = start(description, out)
-        wait_for(process, out, iterations=iterations)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-    assert kills >= 2, "the run ended before it could be killed"
-    assert start(description, out).wait() == 0
+    shutil.copytree(killed, out)
+    code, _ = stopped(description, out, signal.SIGKILL, iterations=24)
+    assert code == -signal.SIGKILL, "the run ended before it could be killed"
+    train(description, out)
     assert same_weights(out, undisturbed)
 
 
@@ -106,33 +135,27 @@ def test_interrupted_run_saves_where_it_is_and_resumes(
     description: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = start(description, out)
-    wait_for(process, out, iterations=6)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate()
-    assert process.returncode != 0
-    assert "KeyboardInterrupt" in output
-    assert "finishing iteration" in output
+    code, told = stopped(description, out, signal.SIGINT, iterations=6)
+    assert code != 0
+    assert "KeyboardInterrupt" in told
+    assert "finishing iteration" in told
     assert 6 <= iterations_done(out) < 60
-    assert start(description, out).wait() == 0
+    train(description, out)
     assert same_weights(out, undisturbed)
 
 
 def test_full_disk_is_an_error_that_loses_nothing(
-    description: Path, undisturbed: Path, tmp_path: Path
+    description: Path, undisturbed: Path, killed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = start(description, out)
-    wait_for(process, out, iterations=6)
-    process.kill()
-    process.wait()
+    shutil.copytree(killed, out)
     before = (out / CHECKPOINT_FILE).read_bytes()
     starved = start(description, out, limit=20_000)
-    output, _ = starved.communicate()
-    assert starved.returncode == 2, output
-    assert "cannot write" in output
-    assert "resume" in output
+    told, _ = starved.communicate()
+    assert starved.returncode == 2, told
+    assert "cannot write" in told
+    assert "resume" in told
     assert (out / CHECKPOINT_FILE).read_bytes() == before
     assert not [path for path in out.iterdir() if path.name.startswith(".writing")]
-    assert start(description, out).wait() == 0
+    train(description, out)
     assert same_weights(out, undisturbed)

@@ -32,9 +32,9 @@ def run_python_of_the_readme() -> dict[str, Any]:
     return names
 
 
-def shown_commands() -> list[list[str]]:
-    """Words of each `shapeguide` line in the README's shell blocks."""
-    lines = [line for block in code_blocks("bash") for line in block.splitlines()]
+def shown_commands(page: str = "README.md") -> list[list[str]]:
+    """Words of each `shapeguide` line in the shell blocks of a page."""
+    lines = [line for block in code_blocks("bash", page) for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("shapeguide ")]
 
 
@@ -105,8 +105,10 @@ def test_the_script_of_the_readme_fits_on_ten_lines_without_the_cohort() -> None
     assert len(own) <= 10
 
 
-@pytest.mark.parametrize("words", shown_commands(), ids=lambda words: words[1])
-def test_commands_of_the_readme_parse(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", shown_commands() + shown_commands("docs/datasets.md"), ids=lambda words: words[1]
+)
+def test_commands_of_the_pages_parse(words: list[str]) -> None:
     _, name, *arguments = words
     assert commands.parse(name, arguments) is not None
 

@@ -59,3 +59,6 @@ PresetName: TypeAlias = Literal["default", "paper", "quick"]
 USUAL_SHARE = 1.0
 """Share of the training scans whose predictions the restorer would leave alone: see
 `benchmarks/restoring.py` for what less costs."""
+
+STATED = "stated"
+"""Name of the split that a description or a table of cases states."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +194,41 @@ def test_bids_prefers_the_raw_image_and_keeps_spaces_apart(tmp_path: Path) -> No
     assert dataset[2].image == tmp_path / "sub-02" / "ses-1" / "anat" / "sub-02_ses-1_T1w.nii.gz"
 
 
-def test_bids_with_two_segmentations_of_a_scan_is_refused(tmp_path: Path) -> None:
-    inner = bids(tmp_path) / "derivatives" / "manual" / "sub-02" / "ses-1" / "anat"
-    put_label_map(inner / "sub-02_ses-1_desc-other_dseg.nii.gz")
-    with pytest.raises(DataError, match="has two segmentations"):
+def test_of_several_segmentations_of_bids_one_is_chosen_by_its_entities(tmp_path: Path) -> None:
+    manual = bids(tmp_path) / "derivatives" / "manual"
+    for scan in ("sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1"):
+        inner = manual / scan.replace("_", "/") / "anat"
+        put_label_map(inner / f"{scan}_desc-other_dseg.nii.gz")
+    message = r"2 segmentations; choose by --labels desc-m or --labels desc-other:\n  derivatives/"
+    with pytest.raises(DataError, match=message):
         read_dataset(tmp_path)
+    for choice in ("desc-other", "desc-other_dseg", "desc-other_dseg.nii.gz"):
+        dataset = read_dataset(tmp_path, labels=choice)
+        assert {case.label_map.name[13:] for case in dataset if case.label_map} == {
+            "desc-other_dseg.nii.gz"
+        }
+    assert len(read_dataset(tmp_path, labels="desc-m")) == 3
+    with pytest.raises(DataError, match="no desc-none label maps"):
+        read_dataset(tmp_path, labels="desc-none")
+
+
+def test_segmentations_of_bids_that_are_named_alike_are_chosen_by_a_pattern(tmp_path: Path) -> None:
+    manual = bids(tmp_path) / "derivatives" / "manual"
+    shutil.copytree(manual, manual.with_name("auto"))
+    with pytest.raises(DataError, match=r"--labels 'derivatives/auto/\*\*/\*_dseg\.nii\.gz'"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, labels="derivatives/auto/**/*_dseg.nii.gz")
+    assert all("auto" in case.label_map.parts for case in dataset if case.label_map)
+    assert [case.id for case in dataset.unlabelled] == ["sub-03"]
+
+
+def test_another_contrast_of_bids_is_chosen_by_its_suffix(tmp_path: Path) -> None:
+    folder = bids(tmp_path)
+    for scan in ("sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1"):
+        put_image(folder / scan.replace("_", "/") / "anat" / f"{scan}_T2w.nii.gz")
+    dataset = read_dataset(folder, images="T2w")
+    assert dataset[0].image.name == "sub-01_ses-1_T2w.nii.gz"
+    assert [case.id for case in dataset] == ["sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1"]
 
 
 def test_bids_without_images_or_segmentations_is_refused(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ ODD_TEXTS = (
 KEYS = (
     *("root", "labels", "structures", "training", "test", "name", "channel_names", "file_ending"),
     *("image", "label", "id", "group", "orientation", "label_to_image", "train", "val"),
-    *("same_person", "regions_class_order", "modality"),
+    *("same_person", "regions_class_order", "modality", "split", "other_labels"),
 )
 
 
@@ -113,11 +113,21 @@ def plain(folder: Path) -> None:
     put_json(folder / "split.json", split)
 
 
+def table(folder: Path) -> None:
+    rows = ["image,label,person,case,split"]
+    for stem in STEMS:
+        put_case(folder, f"scans/{stem}.nii.gz", f"{stem}/seg.nii.gz")
+        side = "test" if stem == "d" else "train"
+        rows.append(f"scans/{stem}.nii.gz,{stem}/seg.nii.gz,Ann {stem},{stem},{side}")
+    (folder / "cases.csv").write_text("\n".join(rows))
+
+
 SPOILT: dict[Callable[[Path], None], tuple[str, ...]] = {
     decathlon: ("dataset.json",),
     nnunet: ("dataset.json",),
     bids: ("derivatives/m/desc-m_dseg.tsv",),
     plain: ("label_names.csv", "split.json"),
+    table: ("cases.csv",),
 }
 
 
@@ -255,7 +265,8 @@ def test_a_spoilt_description_gives_a_dataset_or_an_error_and_opens_nothing_outs
         name = draw.choice(SPOILT[layout])
         whole = (folder / name).read_bytes()
         spoil(folder / name, draw)
-        target = folder / name if name == "dataset.json" and draw.random() < 0.5 else folder
+        by_name = name == "cases.csv" or (name == "dataset.json" and draw.random() < 0.5)
+        target = folder / name if by_name else folder
         with opened_paths() as opened:
             try:
                 message = message_of(partial(read_and_use, target))

@@ -11,6 +11,7 @@ from tyro.conf import UseAppendAction, arg
 
 import shapeguide as sg
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.vocabulary import STATED
 
 if TYPE_CHECKING:
     from shapeguide.data.dataset import Dataset
@@ -27,7 +28,8 @@ class CaseChoice:
     """Which cases of a dataset are for training and which for testing, and how they are read."""
 
     split: Annotated[str | None, arg(metavar="FILE|NAME")] = None
-    """Test on the test cases of this split file, or of fold_0 to fold_4."""
+    """Test on the test cases of this split file, or of fold_0 to fold_4. Where a dataset states a
+    split itself, that one is taken unless another way is chosen."""
     fold: Annotated[int | None, arg(metavar="INT")] = None
     """Test on this fold, from 0, train on the others."""
     folds: int = 5
@@ -36,10 +38,21 @@ class CaseChoice:
     """Test on so many cases drawn at random."""
     split_seed: int = 0
     """Seed of the folds and of the random draw."""
+    images: Annotated[str | None, arg(metavar="PATTERN")] = None
+    """Which files of a folder are images, such as 'T1_*.nii.gz'. Without stars: T2w in BIDS,
+    norm.mgz of FreeSurfer, T1.nii.gz in one folder per person."""
+    labels: Annotated[str | None, arg(metavar="PATTERN")] = None
+    """Which are label maps, such as '*_seg.nii.gz': the stars stand for what they stand for in an
+    image. Without stars: desc-manual in BIDS, or file names."""
     orientation: Annotated[str | None, arg(metavar="RAS")] = None
     """Directions of the voxel axes, for files that state none, such as Analyze."""
     allow_outside: bool = False
     """Let a description name files outside its folder."""
+
+    @property
+    def chooses_files(self) -> bool:
+        """Whether images or label maps are chosen, so that a folder is a dataset."""
+        return self.images is not None or self.labels is not None
 
     @property
     def chooses(self) -> bool:
@@ -47,7 +60,9 @@ class CaseChoice:
         return any(value is not None for value in (self.split, self.fold, self.test_count))
 
     def read(self, path: Path) -> tuple[Dataset, Dataset | None]:
-        """Training cases and test cases; all cases and None when nothing was chosen.
+        """Training cases and test cases.
+
+        Where nothing was chosen: those of the split that the dataset states, or all cases and None.
 
         Raises:
             ConfigError: If more than one way to choose is given.
@@ -57,7 +72,11 @@ class CaseChoice:
         if len(named) > 1:
             raise ConfigError(f"{' and '.join(named)} each choose the test cases; give one of them")
         dataset = sg.read_dataset(
-            path, allow_outside=self.allow_outside, orientation=self.orientation
+            path,
+            images=self.images,
+            labels=self.labels,
+            allow_outside=self.allow_outside,
+            orientation=self.orientation,
         )
         if self.split is not None:
             return dataset.split(self.split)
@@ -65,7 +84,7 @@ class CaseChoice:
             return dataset.fold(self.fold, count=self.folds, seed=self.split_seed)
         if self.test_count is not None:
             return dataset.split_at_random(test_count=self.test_count, seed=self.split_seed)
-        return dataset, None
+        return dataset.split(STATED) if dataset.states_split else (dataset, None)
 
     def read_test(self, path: Path) -> Dataset:
         """The test cases, or all cases when nothing was chosen."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 import shapeguide as sg
 from shapeguide.commands.arguments import refuse_existing
@@ -18,10 +18,16 @@ from shapeguide.errors import DataError
 class Describe:
     """Write the description of a folder of scans and label maps (a Decathlon dataset.json).
 
-    Knows Decathlon, nnU-Net v2, BIDS derivatives and LPBA40 folders.
+    Knows Decathlon, nnU-Net v2, BIDS derivatives, FreeSurfer, LPBA40, one folder per person, any
+    other by patterns, and tables with the columns image and label.
     """
 
     folder: Positional[Path]
+    """The folder, or the table (.csv, .tsv)."""
+    images: Annotated[str | None, arg(metavar="PATTERN")] = None
+    """Which files are images, such as 'T1_*.nii.gz'; `{person}` may stand in place of a star."""
+    labels: Annotated[str | None, arg(metavar="PATTERN")] = None
+    """Which files are label maps, such as '*_seg.nii.gz'."""
     out: Path = Path("dataset.json")
     """The description to write."""
     overwrite: bool = False
@@ -31,10 +37,18 @@ class Describe:
 
     def run(self) -> int:
         """Describe the folder."""
-        if not self.folder.is_dir():
-            raise DataError(f"{self.folder} is not a folder; name one of scans and label maps")
+        if not self.folder.is_dir() and self.folder.suffix.lower() not in (".csv", ".tsv"):
+            raise DataError(
+                f"{self.folder} is not a folder; name one of scans and label maps, or a table"
+            )
         refuse_existing(self.out, self.overwrite)
-        sg.describe(self.folder, self.out, allow_outside=self.allow_outside)
+        sg.describe(
+            self.folder,
+            self.out,
+            images=self.images,
+            labels=self.labels,
+            allow_outside=self.allow_outside,
+        )
         # A root elsewhere is the one that was just stated.
         described = sg.read_dataset(self.out, allow_outside=True)
         tell(f"{len(described)} cases described in {self.out}")

@@ -37,7 +37,7 @@ SHORT_GROUPS = ("data", "shape_loss", "segmentation", "machine")
 """Groups of settings whose options carry no prefix."""
 
 USUAL: dict[type, tuple[str, ...]] = {
-    CaseChoice: ("split", "fold", "test_count"),
+    CaseChoice: ("split", "fold", "test_count", "images", "labels"),
     DataSettings: ("spacing_mm", "spatial_shape"),
     ShapeGuidance: ("alpha",),
     SegmentationSettings: (

@@ -80,7 +80,7 @@ class Predict:
     def _scans_of(self, given: Path) -> Iterable[Path | Case]:
         from shapeguide.workflows.held_out import held_out_cases, is_dataset, trained_on
 
-        if not is_dataset(given):
+        if not (self.cases.chooses_files or is_dataset(given)):
             if self.cases.chooses:
                 raise ConfigError(
                     f"{given} is no dataset, so no cases can be chosen in it; give the "
@@ -88,6 +88,8 @@ class Predict:
                 )
             return [given]
         found = self.cases.read_test(given)
+        if not len(found):  # --images without --labels
+            return found.unlabelled
         kept = None if self.cases.chooses else held_out_cases(self.run_dir, found)
         if kept is not None:
             tell(f"{given}: the {len(kept)} cases that the training kept for testing")

@@ -38,7 +38,8 @@ class _Study:
     """What all studies take: cases to train on, cases to measure on, and where cells run."""
 
     dataset: Positional[Path]
-    """A dataset.json, or a folder in a known layout."""
+    """A dataset.json, a table of cases (.csv, .tsv), or a folder in a known layout or with --images
+    and --labels."""
     out: Path
     """Results folder; the same command goes on where a stopped one ended."""
     structure: Structures = ()

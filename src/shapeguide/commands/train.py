@@ -30,7 +30,8 @@ class _Train:
     """Train a segmenter and what guides it; the same command resumes a run that was stopped."""
 
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
-    """A dataset.json, or a folder in a known layout."""
+    """A dataset.json, a table of cases (.csv, .tsv), or a folder in a known layout or with --images
+    and --labels."""
     out: Annotated[Path, arg(metavar="RUN")]
     """Run folder: settings, log, model."""
     structure: Structures = ()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shapeguide.data.description import described_as
+from shapeguide.data.file_choice import FileChoice, is_pattern
 from shapeguide.data.label_names import names_from_dseg
+from shapeguide.data.patterns import Pattern
 from shapeguide.data.reach import Reach
-from shapeguide.data.scan_files import SUFFIXES, case_id_of, stated_path
+from shapeguide.data.scan_files import case_id_of, has_scan_name, scans_among, stated_path
 from shapeguide.errors import DataError
 
 PROCESSING = ("desc", "space", "res", "atlas", "seg", "label", "hemi", "den")
@@ -19,62 +22,96 @@ NEAR_SUBJECTS = ("sub-*", "*/sub-*", "*/*/sub-*", "*/*/*/sub-*")
 SPACES_OF_THE_SCAN = (None, "T1w", "orig")
 
 
-def describe_bids(reach: Reach) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Wanted:
+    """Which files are looked for: `desc-manual_dseg` are those of this entity and this suffix."""
+
+    suffix: str
+    entities: Mapping[str, str]
+    pattern: Pattern | None = None
+    """Or those that fit a pattern, and have the usual suffix."""
+
+    def search(self, folder: Path) -> list[Path]:
+        """The files below a folder, in order."""
+        if self.pattern is not None:
+            return [found.path for found in self.pattern.search(folder)]
+        found = scans_among(folder.rglob(f"sub-*_{self.suffix}.*"))
+        wanted = self.entities.items()
+        return [
+            path
+            for path in found
+            if case_id_of(path).endswith(f"_{self.suffix}") and wanted <= _entities(path).items()
+        ]
+
+
+def describe_bids(reach: Reach, choice: FileChoice) -> dict[str, Any] | None:
     """Description of a BIDS folder with its derivatives, or None if it is not one.
 
     An image and a segmentation belong together when the entities that name the scan (subject,
     session, acquisition, run, ...) agree and both are in one space; an unprocessed image is
     preferred. The subject is the group.
 
+    Args:
+        reach: Its folder holds the raw data, the derivatives, or both.
+        choice: May state suffix and entities, such as `T2w` and `desc-manual`, or a pattern for
+            the segmentations.
+
     Raises:
         DataError: If there are no segmentations, or one image or segmentation fits several.
+        ConfigError: If the choice is no suffix and no entities.
     """
     folder = reach.folder
     # A folder that is none, such as a home, is not searched to its last corner.
     if not any(next(folder.glob(near), None) for near in NEAR_SUBJECTS):
         return None
-    images = _files(folder, "T1w")
+    wanted = _wanted(choice.images, "T1w", "--images")
+    images = wanted.search(folder)
     if not images:
         return None
-    segmentations = _files(folder, "dseg")
+    segmentations = _wanted(choice.labels, "dseg", "--labels").search(folder)
     if not segmentations:
         raise DataError(
-            f"{folder}: there are {len(images)} T1w images and no *_dseg label maps; put those "
-            "under derivatives/ in this folder"
+            f"{folder}: there are {len(images)} {wanted.suffix} images and no "
+            f"{choice.labels or '*_dseg'} label maps; put those under derivatives/ in this folder"
         )
-    pairs: dict[Path, Path] = {}
+    pairs: dict[Path, list[Path]] = {}
     for segmentation in segmentations:
-        image = _image_of(segmentation, images)
-        if image in pairs:
-            raise DataError(
-                f"{image} has two segmentations, {pairs[image]} and {segmentation}; "
-                "move those to leave out elsewhere, or write the description by hand"
-            )
-        pairs[image] = segmentation
+        pairs.setdefault(_image_of(segmentation, images, wanted.suffix), []).append(segmentation)
+    several = next(((image, found) for image, found in pairs.items() if len(found) > 1), None)
+    if several is not None:
+        raise DataError(_several(folder, *several))
     training = [
-        {**_entry(folder, image), "label": stated_path(folder, segmentation)}
-        for image, segmentation in sorted(pairs.items())
+        {**_entry(folder, image), "label": stated_path(folder, found[0])}
+        for image, found in sorted(pairs.items())
     ]
     shown = {_scan_entities(image) for image in pairs}
     test = [
         _entry(folder, image)
         for image in images
-        if _scan_entities(image) not in shown and "desc" not in _entities(image)
+        if _scan_entities(image) not in shown and _is_raw(image, wanted)
     ]
     return described_as(folder.resolve().name, _label_names(reach, segmentations), training, test)
 
 
-def _files(folder: Path, suffix: str) -> list[Path]:
-    return [
-        path
-        for path in sorted(folder.rglob(f"sub-*_{suffix}.*"))
-        if path.name.lower().endswith(SUFFIXES) and case_id_of(path).endswith(f"_{suffix}")
-    ]
+def _wanted(given: str | None, usual: str, option: str) -> _Wanted:
+    if given is None:
+        return _Wanted(usual, {})
+    if is_pattern(given):
+        return _Wanted(usual, {}, Pattern(given, option))
+    stem = case_id_of(Path(given)) if has_scan_name(Path(given)) else given
+    *entities, last = stem.split("_")
+    if "-" in last:
+        entities, last = [*entities, last], usual
+    return _Wanted(last, dict(_pairs(entities)))
 
 
 def _entities(path: Path) -> dict[str, str]:
-    parts = [part.partition("-") for part in path.name.split(".")[0].split("_")]
-    return {key: value for key, dash, value in parts if dash}
+    return dict(_pairs(path.name.split(".")[0].split("_")))
+
+
+def _pairs(parts: Iterable[str]) -> list[tuple[str, str]]:
+    found = [part.partition("-") for part in parts]
+    return [(key, value) for key, dash, value in found if dash]
 
 
 def _scan_entities(path: Path) -> frozenset[tuple[str, str]]:
@@ -86,7 +123,11 @@ def _space(path: Path) -> str | None:
     return None if space in SPACES_OF_THE_SCAN else space
 
 
-def _image_of(segmentation: Path, images: Sequence[Path]) -> Path:
+def _is_raw(image: Path, wanted: _Wanted) -> bool:
+    return "desc" not in _entities(image) or "desc" in wanted.entities
+
+
+def _image_of(segmentation: Path, images: Sequence[Path], suffix: str) -> Path:
     fitting = [
         image
         for image in images
@@ -98,15 +139,32 @@ def _image_of(segmentation: Path, images: Sequence[Path]) -> Path:
     if len(chosen) != 1:
         found = ", ".join(map(str, chosen)) or "none"
         raise DataError(
-            f"{segmentation}: one T1w image with the same entities expected, found {found}; "
+            f"{segmentation}: one {suffix} image with the same entities expected, found {found}; "
             "describe the folder that holds both the raw data and the derivatives"
         )
     return chosen[0]
 
 
+def _several(folder: Path, image: Path, segmentations: Sequence[Path]) -> str:
+    """What to say of a scan with several segmentations: which there are, and how to choose."""
+    names = [path.relative_to(folder).as_posix() for path in segmentations]
+    entities = [_entities(path) for path in segmentations]
+    common = {item for item in entities[0].items() if all(item in one.items() for one in entities)}
+    apart = [[f"{k}-{v}" for k, v in one.items() if (k, v) not in common] for one in entities]
+    words = ["_".join(parts) for parts in apart]
+    if all(words) and len(set(words)) == len(words):
+        ways = " or ".join(f"--labels {word}" for word in words)
+    else:
+        ways = f"--labels '{Path(names[0]).parts[0]}/**/*_dseg.nii.gz'"
+        if names[0].startswith("derivatives/"):
+            ways = f"--labels '{'/'.join(Path(names[0]).parts[:2])}/**/*_dseg.nii.gz'"
+    listed = "".join(f"\n  {name}" for name in names)
+    return f"{image} has {len(names)} segmentations; choose by {ways}:{listed}"
+
+
 def _entry(folder: Path, image: Path) -> dict[str, str]:
     return {
-        "id": case_id_of(image).removesuffix("_T1w"),
+        "id": case_id_of(image).rpartition("_")[0],
         "image": stated_path(folder, image),
         "group": f"sub-{_entities(image)['sub']}",
     }

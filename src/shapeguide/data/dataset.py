@@ -10,13 +10,18 @@ from pathlib import Path
 
 from shapeguide.data.case import Case
 from shapeguide.data.description import (
+    OTHER_LABELS,
+    SIDES,
+    Side,
     cases_of,
     labels_of,
     names_of,
+    sides_of,
     stated_structures,
     structures_named,
     with_present_tests,
 )
+from shapeguide.data.file_choice import FileChoice
 from shapeguide.data.label_ids import listed_ids_of
 from shapeguide.data.layouts import Described, described
 from shapeguide.data.placement import check_orientation
@@ -31,6 +36,7 @@ from shapeguide.data.splits import (
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.volume import Structure, check_structures
 from shapeguide.storage.names import few
+from shapeguide.vocabulary import STATED
 
 __all__ = ["Case", "Dataset", "read_dataset"]
 
@@ -55,6 +61,10 @@ class Dataset:
     """Names of sets of label ids, which may share ids, as the description states them."""
     undecided: str = ""
     """Why someone has to choose the structures first; empty when they are chosen."""
+    sides: Mapping[str, Side] = field(default_factory=dict)
+    """Case id to its side of the stated split; empty when none is stated."""
+    other_labels: bool = False
+    """Whether label maps may hold more ids than `labels` names."""
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -81,9 +91,15 @@ class Dataset:
         """Refuse a dataset of which nobody has said which structures it is about.
 
         Raises:
-            ConfigError: If none is chosen, or every label is one and there are many; with the
-                label ids that are there, their names and sizes, and how to choose.
+            ConfigError: If no case has a label map, no structure is chosen, or every label is one
+                and there are many; with the label ids that are there, their names and sizes, and
+                how to choose.
         """
+        if not self.cases:
+            raise ConfigError(
+                f"{self.name}: none of the {len(self.unlabelled)} images has a label map; say by "
+                "labels (--labels) where those are"
+            )
         if self.structures and not self.undecided:
             return
         raise ConfigError(
@@ -123,12 +139,18 @@ class Dataset:
             raise DataError(f"{self.name}: there are no cases {few(unknown)}")
         return replace(self, cases=tuple(by_id[case_id] for case_id in chosen))
 
+    @property
+    def states_split(self) -> bool:
+        """Whether the description says of each case whether it is to train or to test on."""
+        return {"train", "test"} <= {self.sides.get(case.id) for case in self.cases}
+
     def split(self, name: str | PathLike[str], *, fold: int = 0) -> tuple[Dataset, Dataset]:
         """Training and test cases of a named split.
 
         Args:
-            name: "fold_0" to "fold_4" of the five folds with seed 0, or a split file; a relative
-                path that is not found starts from the folder of the dataset.
+            name: "stated" for what the description or the table says; "fold_0" to "fold_4" of the
+                five folds with seed 0; or a split file, and a relative path that is not found
+                starts from the folder of the dataset.
             fold: Which split of a file that holds a list of them.
 
         Raises:
@@ -138,6 +160,8 @@ class Dataset:
         named = re.fullmatch(r"fold_(\d+)", str(name))
         if named and not Path(name).exists():
             return self.fold(int(named.group(1)))
+        if name == STATED:
+            return self._stated_split()
         path = Path(name)
         if not path.exists():
             folder = self.path if self.path.is_dir() else self.path.parent
@@ -185,6 +209,15 @@ class Dataset:
         split = fold_split(self._groups(), index=index, count=count, seed=seed)
         return self._apart(split, f"fold {index}")
 
+    def _stated_split(self) -> tuple[Dataset, Dataset]:
+        if not self.states_split:
+            raise DataError(
+                f'{self.name}: no split is stated; a table states one in its column "split", a '
+                'description in "split" of each case, each time "train" or "test"'
+            )
+        ids = {side: [case.id for case in self if self.sides[case.id] == side] for side in SIDES}
+        return self._apart(Split(tuple(ids["train"]), tuple(ids["test"])), "the stated split")
+
     def _groups(self) -> dict[str, int]:
         return groups_of({case.id: case.group for case in self.cases})
 
@@ -210,7 +243,7 @@ class Dataset:
             for label_id, name in self.labels.items():
                 if name == given:
                     return (label_id,)
-        elif given in self.labels or not self.labels:
+        elif given in self.labels or not self.labels or self.other_labels:
             return (given,)
         raise ConfigError(
             f"structure {structure}: {self.name} has no label {given!r}; it has these "
@@ -219,16 +252,31 @@ class Dataset:
 
 
 def read_dataset(
-    path: str | PathLike[str], *, allow_outside: bool = False, orientation: str | None = None
+    path: str | PathLike[str],
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    allow_outside: bool = False,
+    orientation: str | None = None,
 ) -> Dataset:
-    """Read a dataset description, or describe a folder in a known layout on the fly.
+    """Read a dataset description or a table of cases, or describe a folder on the fly.
+
+    Patterns choose the files of any folder: an image and a label map of `T1_*.nii.gz` and
+    `*_seg.nii.gz` belong together when the stars stand for the same in both. `*` stands for part of
+    a name, `**` for folders, none or several, and `{person}` for the name of a person, whose scans
+    stay on one side of every split; without it those in one folder that a star stands for do.
 
     Without structures in the description, every label and region it names is one. Where regions
     overlap, or labels are many, somebody has to choose: see `Dataset.require_structures`.
 
     Args:
-        path: A `dataset.json` of the Decathlon or nnU-Net v2, one that `describe` wrote, or a
-            folder.
+        path: A `dataset.json` of the Decathlon or nnU-Net v2, one that `describe` wrote, a table
+            with the columns image and label (.csv or .tsv), or a folder.
+        images: Which files of a folder are images: a pattern; in BIDS a suffix and entities, such
+            as `T2w` or `desc-preproc_T1w`; in subjects of FreeSurfer a file of `mri/`; in one
+            folder per person the name of the file.
+        labels: Which files are label maps, likewise, such as `desc-manual` in BIDS. With a pattern
+            of images alone, all of them are unlabelled.
         allow_outside: Let the description name files, or a root, outside its folder.
         orientation: Directions of the voxel axes such as "RAS" for all cases, see
             `Dataset.with_orientation`.
@@ -236,14 +284,15 @@ def read_dataset(
     Raises:
         DataError: If the description or a file is missing or unusable, a path leaves the folder,
             or case ids repeat.
-        ConfigError: If structures or orientations in it contradict each other.
+        ConfigError: If structures or orientations in it contradict each other, or `images` or
+            `labels` do not suit it.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: there is no such dataset description or folder")
     try:
-        description = described(path, allow_outside=allow_outside)
-        dataset = _dataset_of(description, path)
+        description = described(path, FileChoice(images, labels), allow_outside=allow_outside)
+        dataset = _dataset_of(description, path, images_alone=bool(images) and labels is None)
     except (ConfigError, DataError) as error:
         if str(path) in str(error):
             raise
@@ -251,22 +300,26 @@ def read_dataset(
     return dataset if orientation is None else dataset.with_orientation(orientation)
 
 
-def _dataset_of(description: Described, path: Path) -> Dataset:
+def _dataset_of(description: Described, path: Path, *, images_alone: bool) -> Dataset:
     content = description.content
     labels = labels_of(content)
     names = names_of(labels)
     cases = cases_of(content, "training", description.reach)
-    if not cases:
+    if not cases and not images_alone:
         raise DataError('"training" of the description lists no cases')
     present = with_present_tests(content, description.reach.folder)
+    other_labels = bool(content.get(OTHER_LABELS))
+    named = frozenset() if other_labels else frozenset(names)
     dataset = Dataset(
         name=_printable(content.get("name")) or path.resolve().name,
-        cases=tuple(replace(case, named_ids=frozenset(names)) for case in cases),
+        cases=tuple(replace(case, named_ids=named) for case in cases),
         labels=names,
         structures=(),
         path=path,
         unlabelled=cases_of(present, "test", description.reach),
         regions={label.name: label.ids for label in labels if len(label.ids) > 1},
+        sides=sides_of(content, cases),
+        other_labels=other_labels,
     )
     stated = tuple(Structure(one.name, one.ids) for one in stated_structures(content))
     try:

@@ -1,8 +1,9 @@
 """The dataset description: the Decathlon `dataset.json`, with a few optional additions.
 
 Beside the Decathlon's own keys, the description may have "root" (the folder that paths start
-from, instead of its own), "structures" ({name: [label ids]}), and for a case "id" (instead of the
-stem of the image), "group" (the person), "orientation" (of files that state none) and
+from, instead of its own), "structures" ({name: [label ids]}), "other_labels" (true where label maps
+may hold ids that "labels" does not name), and for a case "id" (instead of the stem of the image),
+"group" (the person), "split" ("train" or "test"), "orientation" (of files that state none) and
 "label_to_image" (voxel index of the label map to voxel index of the image, four rows of four, for
 files whose headers do not say how they lie).
 """
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
@@ -29,6 +30,10 @@ from shapeguide.geometry.volume import LARGEST_LABEL_ID, Structure
 from shapeguide.storage.names import few, name_fault, shown_path
 
 logger = logging.getLogger(__name__)
+
+Side: TypeAlias = Literal["train", "test"]
+SIDES: tuple[Side, ...] = get_args(Side)
+OTHER_LABELS = "other_labels"
 
 
 def root_of(description: Mapping[str, Any], reach: Reach) -> Path:
@@ -167,6 +172,30 @@ def cases_of(description: Mapping[str, Any], key: str, reach: Reach) -> tuple[Ca
             'rename the images or give the cases an "id"'
         )
     return cases
+
+
+def sides_of(description: Mapping[str, Any], cases: Iterable[Case]) -> dict[str, Side]:
+    """Case id to the side that the description states for it; nothing when it states none.
+
+    Args:
+        description: The description.
+        cases: Its training cases, from `cases_of`.
+
+    Raises:
+        DataError: If a side is another word, or stated for some cases only.
+    """
+    entries = description.get("training", [])
+    sides = [entry.get("split") if isinstance(entry, dict) else None for entry in entries]
+    if all(side is None for side in sides):
+        return {}
+    for case, side in zip(cases, sides, strict=True):
+        if side not in SIDES:
+            found = "none" if side is None else cut(side)
+            raise DataError(
+                f'{case.id}: "split" is {found}; where it is stated, it is "train" or "test" for '
+                "every case"
+            )
+    return {case.id: cast(Side, side) for case, side in zip(cases, sides, strict=True)}
 
 
 def with_present_tests(description: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -5,7 +5,23 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from shapeguide.data.reach import Reach
 from shapeguide.errors import DataError, reason
+
+LABEL_NAMES_FILE = "label_names.csv"
+
+
+def names_beside(reach: Reach) -> dict[str, str]:
+    """Label id to name from the `label_names.csv` of a folder; nothing where it has none.
+
+    Raises:
+        DataError: If the table cannot be read, or leads out of the folder.
+    """
+    path = reach.folder / LABEL_NAMES_FILE
+    if not path.is_file():
+        return {}
+    reach.check(path)
+    return names_from_csv(path)
 
 
 def names_from_csv(path: Path) -> dict[str, str]:

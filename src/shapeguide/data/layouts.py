@@ -1,7 +1,8 @@
 """Folders of scans and label maps, described as a Decathlon `dataset.json` describes them.
 
-Known are Decathlon folders, nnU-Net v2 raw folders, BIDS derivatives, LPBA40, and plain folders
-with `images/` and `labels/`.
+Known are Decathlon folders, nnU-Net v2 raw folders, BIDS derivatives, LPBA40, subjects of
+FreeSurfer, plain folders with `images/` and `labels/`, and one folder per person. Any other is
+described by patterns or a table of cases.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from typing import Any
 
 from shapeguide.data.bids import describe_bids
 from shapeguide.data.case_ids import by_id, scans_by_case
+from shapeguide.data.case_table import describe_table, is_table
 from shapeguide.data.description import cut, described_as, root_of
-from shapeguide.data.label_names import names_from_csv
+from shapeguide.data.file_choice import NO_CHOICE, FileChoice
+from shapeguide.data.freesurfer import describe_freesurfer
+from shapeguide.data.label_names import names_beside
 from shapeguide.data.lpba40 import describe_lpba40
+from shapeguide.data.patterns import describe_patterns
+from shapeguide.data.person_folders import describe_person_folders
 from shapeguide.data.reach import Reach
 from shapeguide.data.scan_files import case_id_of, list_scans
-from shapeguide.data.splits import read_split
-from shapeguide.errors import DataError, reason
+from shapeguide.data.splits import people_beside
+from shapeguide.errors import ConfigError, DataError, reason
 from shapeguide.storage.whole import read_json, write_json
 
 DESCRIPTION_FILE = "dataset.json"
@@ -36,23 +42,33 @@ class Described:
     """Its folder is the one that paths of the description start from."""
 
 
-def described(path: Path, *, allow_outside: bool = False) -> Described:
-    """A description file as it is, or a folder in a known layout described on the fly.
+def described(
+    path: Path, choice: FileChoice = NO_CHOICE, *, allow_outside: bool = False
+) -> Described:
+    """A description file as it is, or a table or a folder described on the fly.
 
     Args:
-        path: A description file or a folder.
+        path: A description file, a table of cases or a folder.
+        choice: Which files of a folder are images and which label maps. Patterns are followed
+            whatever else the folder holds.
         allow_outside: Let it name files, or a root, outside its folder.
 
     Raises:
         DataError: If it is unusable, or what it states leads outside.
+        ConfigError: If files are chosen where a description, a table or the layout states them.
     """
     folder = path if path.is_dir() else path.parent
     file = folder / DESCRIPTION_FILE if path.is_dir() else path
     reach = Reach(folder, allow_outside)
-    if not file.is_file():
-        content = _describe_layout(reach)
+    if path.is_dir() and choice.by_patterns:
+        return Described(describe_patterns(reach, choice), reach)
+    if path.is_dir() and not file.is_file():
+        content = _describe_layout(reach, choice)
         # The root is ours: the folder that holds the one of a space of LPBA40.
         return Described(content, Reach(folder / content.get("root", "."), allow_outside))
+    choice.require_none(str(file))
+    if is_table(file):
+        return Described(describe_table(reach, file), reach)
     reach.check(file)
     content = read_description(file)
     if is_nnunet(content):
@@ -60,27 +76,41 @@ def described(path: Path, *, allow_outside: bool = False) -> Described:
     return Described(content, Reach(root_of(content, reach), allow_outside))
 
 
-def describe(
-    folder: str | PathLike[str], out: str | PathLike[str], *, allow_outside: bool = False
-) -> None:
-    """Write the description of a folder.
+def is_description(path: Path) -> bool:
+    """Whether a path is named like a description or a table of cases, and is no folder."""
+    return not path.is_dir() and (path.suffix == ".json" or is_table(path))
 
-    Beside the folder's own files it states relative paths only. Anywhere else it also states the
-    folder as its "root", which is read with `allow_outside=True` only.
+
+def describe(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    allow_outside: bool = False,
+) -> None:
+    """Write the description of a folder or of a table of cases.
+
+    Beside the files that it describes it states relative paths only. Anywhere else it also states
+    their folder as its "root", which is read with `allow_outside=True` only.
 
     Args:
-        folder: A folder of scans and label maps in one of the known layouts.
+        source: A folder of scans and label maps in one of the known layouts, or in any with
+            `images` and `labels`; or a table of cases.
         out: The description to write, such as dataset.json.
+        images: Which files are images, see `read_dataset`.
+        labels: Which files are label maps.
         allow_outside: Let tables and links in the folder lead outside.
 
     Raises:
         DataError: If the folder does not exist, has no known layout, or is not complete, or the
             description cannot be written.
+        ConfigError: If `images` or `labels` do not suit the folder.
     """
-    folder, out = Path(folder), Path(out)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    found = described(folder, allow_outside=allow_outside)
+    source, out = Path(source), Path(out)
+    if not source.exists():
+        raise DataError(f"{source}: there is no such folder or table")
+    found = described(source, FileChoice(images, labels), allow_outside=allow_outside)
     content = {key: value for key, value in found.content.items() if key != "root"}
     root = found.reach.folder.resolve()
     if root != out.parent.resolve():
@@ -93,19 +123,28 @@ def describe(
         ) from error
 
 
-def _describe_layout(reach: Reach) -> dict[str, Any]:
+def _describe_layout(reach: Reach, choice: FileChoice) -> dict[str, Any]:
     folder = reach.folder
     for images, labels in (("imagesTr", "labelsTr"), ("images", "labels")):
         if (folder / images).is_dir() and (folder / labels).is_dir():
+            choice.require_none(f"{folder}, by the names in {images}/ and {labels}/,")
             return _describe_plain(reach, images, labels)
-    found = describe_lpba40(reach) or describe_bids(reach)
-    if found is None:
-        raise DataError(
-            f"{folder}: no known layout; expected a dataset.json, imagesTr/ and labelsTr/, images/ "
-            "and labels/, delineation_space/ or native_space/ (LPBA40), or sub-*/ with *_T1w and "
-            "*_dseg files (BIDS)"
-        )
-    return found
+    lpba40 = describe_lpba40(reach)
+    if lpba40 is not None:
+        choice.require_none(f"{folder}, a folder of LPBA40,")
+        return lpba40
+    for describe_one in (describe_bids, describe_freesurfer, describe_person_folders):
+        found = describe_one(reach, choice)
+        if found is not None:
+            return found
+    problem = DataError if not choice.stated else ConfigError
+    raise problem(
+        f"{folder}: no known layout; expected a dataset.json, imagesTr/ and labelsTr/, images/ "
+        "and labels/, delineation_space/ or native_space/ (LPBA40), sub-*/ with *_T1w and "
+        "*_dseg files (BIDS), */mri/ (FreeSurfer), or one folder per person; for any other give "
+        "patterns, such as --images 'T1_*.nii.gz' --labels '*_seg.nii.gz', or a table with the "
+        "columns image and label"
+    )
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -172,7 +211,7 @@ def _describe_plain(reach: Reach, images: str, labels: str, *, ending: str = "")
             f"{folder}: the label map {lone[0]} in {labels}/ has no image of that name in "
             f"{images}/; give both the same name"
         )
-    people = _people(reach)
+    people = people_beside(reach)
     training = [
         {
             "id": case_id,
@@ -189,22 +228,4 @@ def _describe_plain(reach: Reach, images: str, labels: str, *, ending: str = "")
         {"id": case_id, "image": f"./{path.parent.name}/{path.name}"}
         for case_id, path in sorted(tests.items())
     ]
-    return described_as(folder.name, _label_names(reach), training, test)
-
-
-def _people(reach: Reach) -> dict[str, str]:
-    """Case id to the first case id of the same person, from a split.json that says so."""
-    path = reach.folder / "split.json"
-    if not path.is_file():
-        return {}
-    reach.check(path)
-    same_person = read_split(path).same_person
-    return {case_id: group[0] for group in same_person for case_id in group}
-
-
-def _label_names(reach: Reach) -> dict[str, str]:
-    path = reach.folder / "label_names.csv"
-    if not path.is_file():
-        return {}
-    reach.check(path)
-    return names_from_csv(path)
+    return described_as(folder.name, names_beside(reach), training, test)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -28,14 +28,28 @@ def case_id_of(path: Path) -> str:
 
 def list_scans(folder: Path) -> list[Path]:
     """Scans in a folder by name, a pair of files once; the hidden `._` files of macOS are none."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    names = [name for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
-    pairs = {case_id_of(Path(name)) for name in names if name.lower().endswith(PAIR_HEADERS)}
+    return scans_among(path for path in folder.iterdir() if path.is_file())
+
+
+def scans_among(paths: Iterable[Path]) -> list[Path]:
+    """The paths that are named like scans, in order, a pair of files once by its header."""
+    scans = sorted(path for path in paths if has_scan_name(path))
+    pairs = {stem_of(path) for path in scans if path.name.lower().endswith(PAIR_HEADERS)}
     return [
-        folder / name
-        for name in names
-        if not (name.lower().endswith(PAIR_VOXELS) and case_id_of(Path(name)) in pairs)
+        path
+        for path in scans
+        if not (path.name.lower().endswith(PAIR_VOXELS) and stem_of(path) in pairs)
     ]
+
+
+def has_scan_name(path: Path) -> bool:
+    """Whether a file is named like a scan, and not hidden."""
+    return path.name.lower().endswith(SUFFIXES) and path.name[0] != "."
+
+
+def stem_of(path: Path) -> Path:
+    """The path of a scan without its suffix."""
+    return path.with_name(case_id_of(path))
 
 
 def stored_files(path: Path) -> tuple[Path, ...]:

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from shapeguide.data.reach import Reach
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.storage.names import few
 from shapeguide.storage.whole import read_json
+
+SPLIT_FILE = "split.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,20 @@ def read_split(path: Path, *, fold: int = 0) -> Split:
         raise DataError(f'{path}: "same_person" holds lists of case ids, as in [["a", "b"], ...]')
     groups = tuple(tuple(group) for group in same_person)
     return Split(tuple(content["train"]), tuple(test), groups)
+
+
+def people_beside(reach: Reach) -> dict[str, str]:
+    """Case id to the first case id of the same person, from the `split.json` of a folder.
+
+    Raises:
+        DataError: If it is damaged, or leads out of the folder.
+    """
+    path = reach.folder / SPLIT_FILE
+    if not path.is_file():
+        return {}
+    reach.check(path)
+    same_person = read_split(path).same_person
+    return {case_id: group[0] for group in same_person for case_id in group}
 
 
 def groups_of(

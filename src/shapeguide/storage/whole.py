@@ -158,7 +158,7 @@ def read_table(path: Path, columns: Sequence[str], *, text: Sequence[str]) -> pd
     import pandas as pd
 
     try:
-        header, *rows = _cells(path, columns)
+        header, *rows = _cells(path, columns, ",")
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read as a table: {reason(error)}; delete it, or restore it "
@@ -166,16 +166,44 @@ def read_table(path: Path, columns: Sequence[str], *, text: Sequence[str]) -> pd
         ) from error
     table = pd.DataFrame(rows, columns=header, dtype=object)
     for name in header:
-        table[name] = table[name].map(_from_text)
         if name not in text:
             table[name] = _typed(table[name])
     return table
 
 
-def _cells(path: Path, columns: Sequence[str]) -> list[list[str]]:
+def read_rows(
+    path: Path, columns: Sequence[str], *, delimiter: str = ","
+) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and the rows of a table that someone else wrote, all of it text.
+
+    Text is understood as in `read_table`, spaces around it are taken away, and rows without any are
+    passed over.
+
+    Args:
+        path: The table, in UTF-8; a byte order mark in front is passed by.
+        columns: Columns that must be there.
+        delimiter: What stands between cells.
+
+    Raises:
+        DataError: If it cannot be read, rows have unequal lengths, or a column is missing or there
+            twice.
+    """
+    try:
+        header, *rows = _cells(path, columns, delimiter)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text ({reason(error)}); save the table as UTF-8"
+        ) from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table: {reason(error)}; correct it") from error
+    filled = (row for row in rows if any(map(str.strip, row)))
+    return header, [dict(zip(header, map(str.strip, row), strict=True)) for row in filled]
+
+
+def _cells(path: Path, columns: Sequence[str], delimiter: str) -> list[list[str]]:
     """The header and the rows; raises ValueError where they are not what was written."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        cells = [row for row in csv.reader(file, strict=True) if row]
+        cells = [row for row in csv.reader(file, delimiter=delimiter, strict=True) if row]
     header = cells[0] if cells else []
     missing = [name for name in columns if name not in header]
     if missing:
@@ -190,7 +218,7 @@ def _cells(path: Path, columns: Sequence[str]) -> list[list[str]]:
     for number, row in enumerate(cells):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells, expected {len(header)}")
-    return cells or [[]]
+    return [header, *([_from_text(cell) for cell in row] for row in cells[1:])]
 
 
 def _typed(column: pd.Series[Any]) -> pd.Series[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from shapeguide.data.dataset import Dataset, read_dataset
+from shapeguide.data.layouts import is_description
 from shapeguide.data.nifti import read_label_map
 from shapeguide.data.scan_files import case_id_of, list_scans
 from shapeguide.errors import ConfigError, DataError, GeometryError
@@ -185,7 +186,7 @@ def _references(
     """What to score, and how to read the reference of each case."""
     if not isinstance(references, Dataset):
         folder = Path(references)
-        files = {} if folder.suffix == ".json" else label_map_files(folder)
+        files = {} if is_description(folder) else label_map_files(folder)
         if files and not (folder / "dataset.json").exists():
             return _folder_references(folder, files, structures)
         references = read_dataset(folder)

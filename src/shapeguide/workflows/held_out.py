@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shapeguide.data.dataset import Dataset
+from shapeguide.data.layouts import is_description
 from shapeguide.data.scan_files import list_scans
 from shapeguide.data.splits import Split, read_split
 from shapeguide.training.engine.run_folder import SPLIT_FILE
@@ -41,9 +42,9 @@ def trained_on(run_dir: str | Path, dataset: Dataset) -> tuple[str, ...]:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a path is a description, or a folder of one or in a layout: not one of scans."""
+    """Whether a path is a description or table, or a folder of one or in a layout: not of scans."""
     if not path.is_dir():
-        return path.suffix == ".json"
+        return is_description(path)
     return (path / "dataset.json").is_file() or not list_scans(path)
 
 

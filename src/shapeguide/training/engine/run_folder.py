@@ -11,6 +11,7 @@ from typing import Any
 
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
+from shapeguide.data.splits import SPLIT_FILE as SPLIT_FILE
 from shapeguide.errors import CheckpointError, ConfigError, reason
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
@@ -27,7 +28,6 @@ from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.guidance import GUIDANCE_SETTINGS, GUIDE_GROUPS
 
 RUN_FILE = "run.json"
-SPLIT_FILE = "split.json"
 BRANCH_FILE = "before_guidance.safetensors"
 """Checkpoint of the last iteration without the shape loss, where other guidance can set in."""
 STAGE_RUN = FolderKind(

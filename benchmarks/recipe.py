@@ -1,0 +1,210 @@
+"""Recipes of the plain segmenter against each other, on cases that no test ever sees.
+
+    python benchmarks/recipe.py crops-60 --data DATA --out OUT --trials base deep --seeds 0 1
+    python benchmarks/recipe.py hippocampus --data DATA --out OUT --trials base deep
+
+The crops are training cases of the Decathlon hippocampus, those that `accuracy.py` keeps for its
+test left out: 42 of them are scored, 20 or 60 others are trained on. The regions are boxes around
+one structure in the training heads of MICCAI 2012, their middle off by up to 3 voxels: 4 heads are
+scored, 11 trained on. Every scored scan is predicted as it is, and under one of the degradations of
+the studies at severity 2, which go round over the cases. A stopped command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import shapeguide as sg
+from shapeguide.data.case import Case
+from shapeguide.data.dataset import Dataset
+from shapeguide.disturbing.images import degrade
+from shapeguide.inference.prediction import predict
+from shapeguide.metrics.scores import score, score_rows
+from shapeguide.models.segmenter import load_segmenter
+from shapeguide.training.settings.groups import TrainSettings
+from shapeguide.training.settings.presets import preset
+from shapeguide.vocabulary import CORRUPTIONS, WeightsName
+
+SEVERITY = 2
+SCORED, SMALL_CROP = 42, (40, 56, 40)
+OFF_VOXELS = 3
+WEIGHTS: tuple[WeightsName, ...] = ("last", "average")
+TaskName = Literal["crops-20", "crops-60", "hippocampus", "caudate"]
+BOXES = {"hippocampus": ((48,), (64, 64, 64)), "caudate": ((37,), (48, 72, 56))}
+"""Label ids of the left structure and shape of its box along R, A, S."""
+DEVELOPMENT_HEADS = ("1000", "1006", "1012", "1036")
+
+SMALL = {"channels": (8, 16, 32, 64), "batch_size": 1}
+TRIALS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "small": SMALL,
+    "small-batch2": {**SMALL, "batch_size": 2, "dice_iterations": 0.5},
+    "small-lr1e-3": {**SMALL, "learning_rate": 1e-3},
+    "small-lr5e-3": {**SMALL, "learning_rate": 5e-3},
+    "small-warp0.8": {**SMALL, "warped_share": 0.8},
+    "small-plain-images": {**SMALL, "intensity_augmentation": False},
+    "wide": {"channels": (16, 32, 64, 128), "batch_size": 1, "dice_iterations": 0.5},
+}
+"""Changes of the segmentation settings; `dice_iterations` is a factor."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Cases to train on and cases to score."""
+
+    train: Dataset
+    scored: Dataset
+    iterations: int
+
+
+def main(
+    task: tyro.conf.Positional[TaskName],
+    data: Path,
+    out: Path,
+    *,
+    trials: tuple[str, ...] = ("base",),
+    seeds: tuple[int, ...] = (0, 1),
+    against: str = "base",
+) -> None:
+    """Train, predict, score.
+
+    Args:
+        task: Which cases.
+        data: Folder that holds the datasets.
+        out: Folder for runs and tables.
+        trials: Names of `TRIALS`.
+        seeds: One training of each trial for each.
+        against: Trial that the others are compared with, seed by seed.
+    """
+    cases = read_task(task, data, out)
+    for seed in seeds:
+        for trial in trials:
+            folder = out / task / f"{trial}_seed{seed}"
+            if not (folder / "scores.csv").is_file():
+                run_trial(cases, trial, seed, folder)
+    show(task, out, against)
+
+
+def read_task(name: TaskName, data: Path, out: Path) -> Task:
+    """The cases of a task."""
+    if name in BOXES:
+        return _regions(name, data, out)
+    dataset = sg.read_dataset(data / "Task04_Hippocampus")
+    dataset = dataset.with_structures(anterior=(1,), posterior=(2,))
+    rest, _ = dataset.split_at_random(test_count=40, seed=0)
+    rest, scored = rest.split_at_random(test_count=SCORED, seed=1)
+    # Small crops train faster; those that are scored are not chosen by size.
+    rest = rest.select([c.id for c in rest if np.all(c.read_grid().spatial_shape <= SMALL_CROP)])
+    _, train = rest.split_at_random(test_count=int(name.removeprefix("crops-")), seed=2)
+    return Task(train, scored, 500)
+
+
+def _regions(name: TaskName, data: Path, out: Path) -> Task:
+    label_ids, shape = BOXES[name]
+    heads = sg.read_dataset(data / "miccai2012").with_structures(**{name: label_ids})
+    heads, _ = heads.split(data / "miccai2012" / "split.json")
+    folder = out / f"{name}_regions"
+    if not folder.is_dir():
+        generator = np.random.default_rng(0)
+        for kind in ("images", "labels"):
+            (folder / kind).mkdir(parents=True)
+        for case in heads:
+            _cut(case, shape, generator, folder)
+    regions = sg.read_dataset(folder).with_structures(**{name: label_ids})
+    train = regions.select([c.id for c in regions if c.id not in DEVELOPMENT_HEADS])
+    return Task(train, regions.select(DEVELOPMENT_HEADS), 500)
+
+
+def _cut(
+    case: Case, shape: tuple[int, int, int], generator: np.random.Generator, folder: Path
+) -> None:
+    """Write the box around the structure of a head, its middle off by a few voxels."""
+    assert case.label_map is not None
+    label_ids = case.structures[0].label_ids
+    image, labels = (nib.as_closest_canonical(nib.load(p)) for p in (case.image, case.label_map))
+    places = np.argwhere(np.isin(np.asarray(labels.dataobj), label_ids))
+    middle = (places.min(0) + places.max(0)) // 2
+    middle = middle + generator.integers(-OFF_VOXELS, OFF_VOXELS + 1, 3)
+    starts = middle - np.array(shape) // 2
+    box = tuple(slice(int(a), int(a) + n) for a, n in zip(starts, shape, strict=True))
+    for kind, volume in (("images", image), ("labels", labels)):
+        nib.save(volume.slicer[box], folder / kind / f"{case.id}.nii.gz")
+
+
+def run_trial(task: Task, trial: str, seed: int, folder: Path) -> None:
+    """Train one network and write the scores of all predictions."""
+    settings = trial_settings(task, trial, seed)
+    start = time.monotonic()
+    sg.train_segmenter(task.train, run_dir=folder, settings=settings, progress=False)
+    seconds = time.monotonic() - start
+    tables = []
+    for weights in WEIGHTS:
+        segmenter = load_segmenter(folder, weights=weights)
+        for place, case in enumerate(task.scored):
+            volume, reference = case.read_volume(), case.read_label_map()
+            for condition in ("clean", CORRUPTIONS[place % len(CORRUPTIONS)]):
+                seen = volume
+                if condition != "clean":
+                    seen = degrade(volume, condition, SEVERITY, seed=(place,))
+                rows = score_rows(case.id, score(predict(segmenter, seen), reference))
+                tables.append(pd.DataFrame(rows).assign(weights=weights, condition=condition))
+    table = pd.concat(tables, ignore_index=True).assign(trial=trial, seed=seed, seconds=seconds)
+    table.to_csv(folder / "scores.csv", index=False)
+
+
+def trial_settings(task: Task, trial: str, seed: int) -> TrainSettings:
+    """The default preset without guidance and validation, changed as the trial says."""
+    changes = dict(TRIALS[trial])
+    iterations = round(task.iterations * changes.pop("dice_iterations", 1))
+    default = preset("default")
+    segmentation = default.segmentation.changed(
+        dice_iterations=iterations, guided_iterations=0, validation_cases=0, **changes
+    )
+    return default.changed(seed=seed, guidance="none", segmentation=segmentation)
+
+
+def show(task: str, out: Path, against: str) -> None:
+    """Means over cases, and the paired difference to one of them by the same seeds."""
+    files = sorted((out / task).glob("*/scores.csv"))
+    table = pd.concat([pd.read_csv(path) for path in files], ignore_index=True)
+    table["kind"] = np.where(table["condition"] == "clean", "clean", "corrupted")
+    table.to_csv(out / f"{task}.csv.gz", index=False)
+    names = ("Dice", "difference", "HD95 mm", "difference", "HD mm", "missed")
+    shown = Table("scans", "trial", "weights", "seeds", *names, "s", title=task)
+    paired = ["seed", "case", "structure", "condition"]
+    for kind, rows in table.groupby("kind"):
+        base = rows[(rows["trial"] == against) & (rows["weights"] == "last")].set_index(paired)
+        for (trial, weights), own in rows.groupby(["trial", "weights"]):
+            own = own.set_index(paired)
+            found = own[~own["missed"].astype(bool)]
+            cells = [f"{own['dice'].mean():.4f}", _against(own, base, "dice", 4)]
+            cells += [f"{found['hd95_mm'].mean():.3f}", _against(found, base, "hd95_mm", 3)]
+            cells += [f"{found['hausdorff_mm'].mean():.2f}", str(len(own) - len(found))]
+            seeds = own.index.get_level_values("seed").nunique()
+            seconds = own.groupby("seed")["seconds"].first().mean()
+            shown.add_row(*map(str, (kind, trial, weights, seeds)), *cells, f"{seconds:.0f}")
+    Console(width=150).print(shown)
+
+
+def _against(own: pd.DataFrame, base: pd.DataFrame, column: str, digits: int) -> str:
+    """Mean difference over cases, and the half-width of its 95 % interval over cases."""
+    found = (own[column] - base[column]).replace([np.inf, -np.inf], np.nan).dropna()
+    by_case = found.groupby("case").mean()
+    if by_case.empty:
+        return ""
+    half = 1.96 * by_case.std() / np.sqrt(len(by_case))
+    return f"{by_case.mean():+.{digits}f} ± {half:.{digits}f}"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

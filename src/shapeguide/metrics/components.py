@@ -43,18 +43,25 @@ def keep_largest_component(label_map: LabelMap) -> LabelMap:
     return replace(label_map, data=kept)
 
 
-def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def largest_component(
+    mask: NDArray[np.bool_], *, weights: NDArray[np.floating] | None = None
+) -> NDArray[np.bool_]:
     """The largest connected component (26-connectivity) of a mask (I, J, K).
 
     Of equally large ones it is the one whose first voxel, in index order, comes first. An empty
     mask stays empty.
+
+    Args:
+        mask: What is connected or not.
+        weights: What each voxel counts, above 0, same shape; all count the same when not given.
     """
     largest = np.zeros(mask.shape, dtype=np.bool_)
     box = foreground_box(mask)
     if box is None:
         return largest
     components, _ = ndimage.label(mask[box], structure=TOUCHING)
-    sizes = np.bincount(components.ravel())
+    counted = None if weights is None else weights[box].ravel()
+    sizes = np.bincount(components.ravel(), counted)
     sizes[0] = 0
     # Components are numbered in index order and argmax takes the first of equals.
     largest[box] = components == int(sizes.argmax())

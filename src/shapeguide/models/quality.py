@@ -11,6 +11,8 @@ from pydantic import ConfigDict
 LOWEST_AUC = 0.75
 LOWEST_RATIO = 1.2
 SMALLEST_SPREAD = 1e-3
+MOST_MISSED = 0.05
+"""A finder that misses more structures that are there, or reports more that are not, has failed."""
 SMALLEST_DICE = 0.5
 """An autoencoder that reproduces an untouched label map worse than this has failed."""
 
@@ -136,4 +138,47 @@ class RestorationQuality(Quality):
         return (
             f"{self.structure}: spoilt maps {self.spoilt:.3f}, restored {self.restored:.3f}, "
             f"clean maps stay at {self.clean:.3f}, {self.where}: {verdict}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingQuality(Quality):
+    """How well a finder finds a structure, over several views of each case.
+
+    A view is turned, scaled, moved, cut and changed at random, as in training.
+    """
+
+    whole: int
+    """Views that show the structure whole."""
+    missed: int
+    """Those of them in which it was not found."""
+    median_mm: float | None
+    """Median distance from the found centre of mass to the true one; None if never found."""
+    largest_mm: float | None
+    """Largest error of the centre along any axis; None if never found."""
+    gone: int
+    """Views that show nothing of the structure."""
+    reported: int
+    """Those of them in which it was found nevertheless."""
+
+    @property
+    def good(self) -> bool:
+        """Whether it is found where it is, and only there."""
+        return (
+            self.largest_mm is not None
+            and self.missed <= MOST_MISSED * self.whole
+            and self.reported <= MOST_MISSED * self.gone
+        )
+
+    def __str__(self) -> str:
+        found = "never found"
+        if self.median_mm is not None and self.largest_mm is not None:
+            found = (
+                f"centre off by {self.median_mm:.1f} mm, along an axis at most by "
+                f"{self.largest_mm:.1f} mm"
+            )
+        verdict = "works" if self.good else "NOT RELIABLE, train it longer or on more cases"
+        return (
+            f"{self.structure}: {found}, missed in {self.missed} of {self.whole} views that show "
+            f"it, reported in {self.reported} of {self.gone} that do not, {self.where}: {verdict}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,17 @@ class Cohort:
     def held_out(self) -> bool:
         """Whether there are validation cases."""
         return self.validation is not None
+
+    def in_space(self, space: WorkingSpace, *, memory_limit_bytes: int) -> Cohort:
+        """The same cases, the same of them held out, in another space; nothing is read yet."""
+        return replace(
+            self,
+            space=space,
+            train_cases=PreparedCases(self.train, space, memory_limit_bytes=memory_limit_bytes),
+            validation_cases=PreparedCases(
+                self.validation or (), space, memory_limit_bytes=memory_limit_bytes
+            ),
+        )
 
     def whole_image(self, case: Case) -> NDArray[np.float32]:
         """The image of one of the cases, whole, as prediction sees it; see `PreparedCases`."""

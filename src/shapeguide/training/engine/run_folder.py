@@ -14,6 +14,7 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.data.splits import SPLIT_FILE as SPLIT_FILE
 from shapeguide.errors import CheckpointError, ConfigError, reason
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
+from shapeguide.models.finder_model import FINDER_FOLDER
 from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
 from shapeguide.models.restorer_model import RESTORER_FOLDER, USUAL_FILE
 from shapeguide.models.shape_model import SHAPE_FOLDER
@@ -50,14 +51,17 @@ RUN = replace(
     STAGE_RUN,
     folders={
         **STAGE_RUN.folders,
-        **dict.fromkeys((SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER), STAGE_RUN),
+        **dict.fromkeys(
+            (FINDER_FOLDER, SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER), STAGE_RUN
+        ),
     },
 )
 """What a whole training writes: that of the segmenter, and inside it those of other stages."""
 UNUSED_SETTINGS: dict[str, tuple[str, ...]] = {
-    "shape": ("guidance", "autoencoder", "restorer", *GUIDE_GROUPS.values()),
-    "autoencoder": ("shape", "restorer", *GUIDE_GROUPS.values()),
-    "restorer": ("guidance", "shape", "autoencoder", *GUIDE_GROUPS.values()),
+    "finder": (*GUIDANCE_SETTINGS, "warp", "segmentation"),
+    "shape": ("guidance", "autoencoder", "restorer", "finder", *GUIDE_GROUPS.values()),
+    "autoencoder": ("shape", "restorer", "finder", *GUIDE_GROUPS.values()),
+    "restorer": ("guidance", "shape", "autoencoder", "finder", *GUIDE_GROUPS.values()),
     "segmentation": ("restorer",),
 }
 """Settings that a stage does not depend on, by its name; between two starts they may change."""

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     SEGMENTATION = 2
     AUTOENCODER = 3
     RESTORER = 4
+    FINDER = 5
 
 
 ORDER_OF_CASES = -1
@@ -35,6 +36,8 @@ RECONSTRUCTION_QUALITY = -1
 """With `AUTOENCODER`: corruptions of the maps that are reproduced in the end."""
 RESTORATION_QUALITY = -1
 """With `RESTORER`: what is spoilt in the maps that are restored in the end."""
+FINDING_QUALITY = -1
+"""With `FINDER` and the number of a view: those that a finder is measured on in the end."""
 
 
 def generator_for(seed: int, *parts: int) -> torch.Generator:

@@ -133,6 +133,24 @@ class RestorerSettings(Settings):
     reach this somewhere in it, so that edges stay as the segmenter saw them."""
 
 
+class FinderSettings(Settings):
+    """The finder: it looks at the whole scan coarsely and says where each structure is."""
+
+    iterations: CountOrZero = 600
+    """0 trains none."""
+    channels: tuple[Count, ...] = (16, 32, 64)
+    """Channels of the levels of its U-Net; the first sees blocks of 2 voxels along each edge."""
+    batch_size: Count = 2
+    """Cases in a batch."""
+    learning_rate: Positive = 5e-3
+    """Learning rate of Adam, at the start."""
+    decay: Decay = "cosine"
+    """Course of the learning rate over the stage."""
+    spacing_mm: Positive = 3.0
+    """It works on voxels of this size, or of the working spacing along an axis where that is
+    coarser."""
+
+
 class SegmentationSettings(Settings):
     """The segmentation stage: the network that segments, and how it is trained."""
 
@@ -209,6 +227,7 @@ class TrainSettings(Settings):
     shape: ShapeSettings = ShapeSettings()
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     restorer: RestorerSettings = RestorerSettings()
+    finder: FinderSettings = FinderSettings()
     shape_loss: ShapeGuidance = ShapeGuidance()
     acnn: AcnnGuidance = AcnnGuidance()
     srn: SrnGuidance = SrnGuidance()

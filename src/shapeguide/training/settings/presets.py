@@ -7,6 +7,7 @@ from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.settings.groups import (
     AutoencoderSettings,
     DataSettings,
+    FinderSettings,
     RestorerSettings,
     SegmentationSettings,
     ShapeSettings,
@@ -33,6 +34,7 @@ PRESETS: dict[str, TrainSettings] = {
             one_per_structure=True,
         ),
         restorer=RestorerSettings(iterations=0),
+        finder=FinderSettings(iterations=0),
         shape_loss=ShapeGuidance(
             alpha=0.1, cap=1.0, cap_form="hard", distance="raw", balance="none"
         ),
@@ -55,6 +57,7 @@ PRESETS: dict[str, TrainSettings] = {
         shape=ShapeSettings(iterations=100, channels=(8, 16, 32), canonical_shape=24),
         autoencoder=AutoencoderSettings(iterations=200, channels=(8, 16, 32)),
         restorer=RestorerSettings(iterations=300),
+        finder=FinderSettings(iterations=200),
         segmentation=SegmentationSettings(
             batch_size=2,
             channels=(8, 16, 32, 64),

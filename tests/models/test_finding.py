@@ -1,0 +1,67 @@
+"""Centres and sizes from class probabilities, counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from shapeguide.models.finder_model import _shown
+from shapeguide.models.finder_network import FinderNetwork, _blocks, _voxels
+from shapeguide.models.finding import locate
+
+
+def probabilities(*filled: tuple[tuple[slice, slice, slice], float]) -> np.ndarray:
+    found = np.zeros((2, 20, 20, 20), dtype=np.float32)
+    for box, value in filled:
+        found[(1, *box)] = value
+    found[0] = 1 - found[1]
+    return found
+
+
+def test_centre_is_the_mean_weighted_by_probability() -> None:
+    sure = (slice(4, 6), slice(5, 6), slice(7, 8))
+    (place,) = locate(probabilities((sure, 1.0)), [1.0])
+    assert place is not None
+    assert place.centre.tolist() == [4.5, 5.0, 7.0]
+    assert place.voxels == 2.0
+    beside = (slice(6, 7), slice(5, 6), slice(7, 8))
+    (place,) = locate(probabilities((sure, 1.0), (beside, 0.25)), [1.0])
+    assert place is not None
+    assert place.centre[0] == pytest.approx((4 + 5 + 0.25 * 6) / 2.25)
+    assert place.voxels == pytest.approx(2.25)
+
+
+def test_component_of_most_probability_is_taken_and_not_the_largest() -> None:
+    sure = (slice(2, 4), slice(2, 4), slice(2, 3))
+    doubtful = (slice(12, 17), slice(12, 13), slice(12, 13))
+    (place,) = locate(probabilities((sure, 1.0), (doubtful, 0.6)), [1.0])
+    assert place is not None
+    assert place.centre.tolist() == [2.5, 2.5, 2.0]
+
+
+def test_less_than_the_least_size_is_absent() -> None:
+    box = (slice(2, 4), slice(2, 4), slice(2, 4))
+    assert locate(probabilities((box, 1.0)), [8.5]) == [None]
+    assert locate(probabilities(), [0.1]) == [None]
+    assert locate(probabilities((box, 1.0)), [8.0]) != [None]
+
+
+def test_image_is_shown_without_empty_margins_and_padded_to_the_training_shape() -> None:
+    image = np.full((40, 9, 12), -2.0, dtype=np.float32)
+    image[25:30, 2:7, 3:5] = 1.0
+    seen, first = _shown(image, (8, 16, 8), 8)
+    assert seen.shape == (8, 16, 8)
+    assert set(np.unique(seen)) == {-2.0, 1.0}
+    middle = np.argwhere(seen > 0).mean(axis=0) + first
+    assert middle.tolist() == np.argwhere(image > 0).mean(axis=0).tolist()
+
+
+def test_blocks_keep_every_voxel_where_it_is() -> None:
+    images = torch.arange(2 * 3 * 4 * 6 * 8, dtype=torch.float32).reshape(2, 3, 4, 6, 8)
+    blocks = _blocks(images)
+    assert blocks.shape == (2, 24, 2, 3, 4)
+    assert set(blocks[0, :8, 0, 0, 0].tolist()) == set(images[0, 0, :2, :2, :2].flatten().tolist())
+    assert torch.equal(_voxels(blocks), images)
+    with pytest.raises(ValueError, match="needs multiples of 2"):
+        FinderNetwork(2, channels=(2, 4))(torch.zeros(1, 1, 7, 8, 8))

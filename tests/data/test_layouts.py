@@ -165,14 +165,48 @@ def test_regions_of_another_form_are_refused(tmp_path: Path, region: Any) -> Non
         read_dataset(nnunet(tmp_path, labels={"background": 0, "odd": region}))
 
 
-def test_several_channels_are_refused(tmp_path: Path) -> None:
-    folder = nnunet(tmp_path, channel_names={"0": "T1", "1": "T2"})
-    with pytest.raises(DataError, match="one channel expected"):
+def test_channels_of_nnunet_are_those_of_one_case(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, channel_names={"0": "T1", "1": "FLAIR"})
+    for part, case_id in (
+        ("imagesTr", "liver_1"),
+        ("imagesTr", "liver_2"),
+        ("imagesTs", "liver_3"),
+    ):
+        put_image(folder / part / f"{case_id}_0001.nii.gz")
+    dataset = read_dataset(folder)
+    assert dataset.channels == ("T1", "FLAIR")
+    assert [case.id for case in dataset] == ["liver_1", "liver_2"]
+    assert dataset[0].image.name == "liver_1_0000.nii.gz"
+    assert [path.name for path in dataset[0].further_channels] == ["liver_1_0001.nii.gz"]
+    assert dataset.unlabelled[0].channel_count == 2
+    (folder / "imagesTr" / "liver_2_0001.nii.gz").unlink()
+    with pytest.raises(DataError, match="liver_2 has no channel FLAIR"):
         read_dataset(folder)
-    nnunet(folder)
-    put_image(folder / "imagesTr" / "liver_1_0001.nii.gz")
-    with pytest.raises(DataError, match="only one channel"):
-        read_dataset(folder)
+
+
+@pytest.mark.parametrize("names", [{"0": "T1", "2": "T2"}, {"a": "T1"}, ["T1"], {"0": 1}], ids=str)
+def test_channel_names_of_another_form_are_refused(tmp_path: Path, names: Any) -> None:
+    with pytest.raises(DataError, match=r'"channel_names" of the description .* expected \{"0"'):
+        read_dataset(nnunet(tmp_path, channel_names=names))
+
+
+def test_contrasts_of_one_bids_session_are_channels(tmp_path: Path) -> None:
+    folder = bids(tmp_path)
+    for scan in ("sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1"):
+        put_image(folder / scan.replace("_", "/") / "anat" / f"{scan}_acq-x_FLAIR.nii.gz")
+    (folder / "sub-03" / "anat" / "sub-03_T1w.nii.gz").unlink()
+    dataset = read_dataset(folder, images=("T1w", "FLAIR"))
+    assert dataset.channels == ("T1w", "FLAIR")
+    assert [case.further_channels[0].name for case in dataset] == [
+        "sub-01_ses-1_acq-x_FLAIR.nii.gz",
+        "sub-01_ses-2_acq-x_FLAIR.nii.gz",
+        "sub-02_ses-1_acq-x_FLAIR.nii.gz",
+    ]
+    put_image(folder / "sub-02" / "ses-1" / "anat" / "sub-02_ses-1_acq-y_FLAIR.nii.gz")
+    with pytest.raises(
+        DataError, match=r"sub-02_ses-1_T1w.*one FLAIR image .* found .*acq-x.*acq-y"
+    ):
+        read_dataset(folder, images=("T1w", "FLAIR"))
 
 
 def test_bids_pairs_images_with_their_segmentations_by_subject(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_every_command_that_takes_a_dataset_takes_patterns() -> None:
         ("study", ["systems", "d", "--out", "o"]),
     ):
         parsed: Any = commands.parse(name, [*words, *choice])
-        assert parsed.cases == CaseChoice(images="*/T1", labels="*/seg")
+        assert parsed.cases == CaseChoice(images=("*/T1",), labels="*/seg")
 
 
 def table(folder: Path, text: str | bytes, name: str = "cases.csv") -> Path:
@@ -327,3 +327,61 @@ def test_longitudinal_subjects_of_freesurfer_are_one_person(tmp_path: Path) -> N
         "sub-07_ses-1": "sub-07",
         "sub-07_ses-2": "sub-07",
     }
+
+
+def test_a_pattern_for_each_channel_finds_all_of_one_image(tmp_path: Path) -> None:
+    touch(tmp_path, "1_T1.nii", "1_T2.nii", "1_seg.nii", "2_T1.nii", "2_T2.nii", "2_seg.nii")
+    choice = CaseChoice(images=("*_T1", "*_T2"), labels="*_seg")
+    dataset, _ = choice.read(tmp_path)
+    assert dataset.channels == ("T1", "T2")
+    assert [(case.image.name, case.further_channels[0].name) for case in dataset] == [
+        ("1_T1.nii", "1_T2.nii"),
+        ("2_T1.nii", "2_T2.nii"),
+    ]
+    named = read_dataset(tmp_path, images=("late=*_T2", "*_T1"), labels="*_seg")
+    assert (named.channels, named[0].image.name) == (("late", "T1"), "1_T2.nii")
+    describe(tmp_path, tmp_path / "made.json", images=("*_T1", "*_T2"), labels="*_seg")
+    written = read_dataset(tmp_path / "made.json")
+    assert (written.channels, written[1].channel_count) == (("T1", "T2"), 2)
+    (tmp_path / "2_T2.nii").unlink()
+    with pytest.raises(DataError, match=r"2_T1\.nii: no other channel .* '\*_T2' with 2 for the"):
+        read_dataset(tmp_path, images=("*_T1", "*_T2"), labels="*_seg")
+    with pytest.raises(ConfigError, match="two channels are the same files"):
+        read_dataset(tmp_path, images=("*_T1", "*_T1"), labels="*_seg")
+
+
+def test_channels_of_persons_and_of_freesurfer_are_named_by_their_files(tmp_path: Path) -> None:
+    for person in ("P01", "P02"):
+        touch(tmp_path / "persons" / person, "T1.nii.gz", "T2.nii.gz", "seg.nii.gz")
+    persons = read_dataset(tmp_path / "persons", images=("T1", "T2"))
+    assert (persons.channels, persons[0].channel_count) == (("T1", "T2"), 2)
+    subjects = freesurfer(tmp_path / "subjects", "ann", "bob")
+    dataset = read_dataset(subjects, images=("norm", "T1.mgz"))
+    assert (dataset.channels, dataset[0].image.name) == (("norm", "T1"), "norm.mgz")
+    (subjects / "bob" / "mri" / "T1.mgz").unlink()
+    with pytest.raises(DataError, match=r"bob: expected mri/T1\.mgz beside mri/norm\.mgz"):
+        read_dataset(subjects, images=("norm", "T1.mgz"))
+
+
+def test_rows_of_a_table_are_channels_of_their_case(tmp_path: Path) -> None:
+    head = "image,label,case,channel,person\n"
+    text = (
+        head + "x/1.nii,y/1.nii,a,T1,ann\ny/2.nii,y/1.nii,b,T1,\nx/2.nii,,a,T2,\nx/NA.nii,,b,T2,\n"
+    )
+    dataset = read_dataset(table(tmp_path, text))
+    assert dataset.channels == ("T1", "T2")
+    found = {case.id: (case.image.name, case.further_channels[0].name) for case in dataset}
+    assert found == {"a": ("1.nii", "2.nii"), "b": ("2.nii", "NA.nii")}
+    assert [case.group for case in dataset] == ["ann", None]
+    for wrong, message in (
+        (
+            head + "x/1.nii,y/1.nii,a,T1,\nx/2.nii,,a,T2,\nx/1.nii,y/1.nii,b,T1,\n",
+            "'b' has no row of",
+        ),
+        (head + "x/1.nii,y/1.nii,a,T1,\nx/2.nii,,a,T1,\n", "row 2: 'a' has the channel 'T1' twice"),
+        (head + "x/1.nii,y/1.nii,a,T1,\nx/2.nii,y/2.nii,a,T2,\n", "rows 1 and 2 .* differ in"),
+        (head + "x/1.nii,y/1.nii,,T1,\n", 'row 1 needs a "case" and a "channel"'),
+        ("image,label,channel\nx/1.nii,y/1.nii,T1\n", 'a column "case"'),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_dataset(table(tmp_path, wrong))

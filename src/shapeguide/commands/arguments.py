@@ -20,6 +20,7 @@ Structures = Annotated[
     UseAppendAction[tuple[tuple[str, ...], ...]],
     arg(name="structure", metavar="NAME=IDS"),
 ]
+ImagePatterns = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PATTERN")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 
 
@@ -38,9 +39,10 @@ class CaseChoice:
     """Test on so many cases drawn at random."""
     split_seed: int = 0
     """Seed of the folds and of the random draw."""
-    images: Annotated[str | None, arg(metavar="PATTERN")] = None
+    images: ImagePatterns = ()
     """Which files of a folder are images, such as 'T1_*.nii.gz'. Without stars: T2w in BIDS,
-    norm.mgz of FreeSurfer, T1.nii.gz in one folder per person."""
+    norm.mgz of FreeSurfer, T1.nii.gz in one folder per person. Several are the channels of one
+    image."""
     labels: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which are label maps, such as '*_seg.nii.gz': the stars stand for what they stand for in an
     image. Without stars: desc-manual in BIDS, or file names."""
@@ -52,7 +54,7 @@ class CaseChoice:
     @property
     def chooses_files(self) -> bool:
         """Whether images or label maps are chosen, so that a folder is a dataset."""
-        return self.images is not None or self.labels is not None
+        return bool(self.images) or self.labels is not None
 
     @property
     def chooses(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 import shapeguide as sg
-from shapeguide.commands.arguments import refuse_existing
+from shapeguide.commands.arguments import ImagePatterns, refuse_existing
 from shapeguide.commands.terminal import print_table, tell
 from shapeguide.errors import DataError
 
@@ -24,7 +24,7 @@ class Describe:
 
     folder: Positional[Path]
     """The folder, or the table (.csv, .tsv)."""
-    images: Annotated[str | None, arg(metavar="PATTERN")] = None
+    images: ImagePatterns = ()
     """Which files are images, such as 'T1_*.nii.gz'; `{person}` may stand in place of a star."""
     labels: Annotated[str | None, arg(metavar="PATTERN")] = None
     """Which files are label maps, such as '*_seg.nii.gz'."""

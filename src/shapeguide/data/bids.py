@@ -12,7 +12,13 @@ from shapeguide.data.file_choice import FileChoice, is_pattern
 from shapeguide.data.label_names import names_from_dseg
 from shapeguide.data.patterns import Pattern
 from shapeguide.data.reach import Reach
-from shapeguide.data.scan_files import case_id_of, has_scan_name, scans_among, stated_path
+from shapeguide.data.scan_files import (
+    case_id_of,
+    has_scan_name,
+    scans_among,
+    stated_image,
+    stated_path,
+)
 from shapeguide.errors import DataError
 
 PROCESSING = ("desc", "space", "res", "atlas", "seg", "label", "hemi", "den")
@@ -64,7 +70,8 @@ def describe_bids(reach: Reach, choice: FileChoice) -> dict[str, Any] | None:
     # A folder that is none, such as a home, is not searched to its last corner.
     if not any(next(folder.glob(near), None) for near in NEAR_SUBJECTS):
         return None
-    wanted = _wanted(choice.images, "T1w", "--images")
+    channels = choice.channels or {"T1w": "T1w"}
+    wanted, *others = [_wanted(word, "T1w", "--images") for word in channels.values()]
     images = wanted.search(folder)
     if not images:
         return None
@@ -80,17 +87,19 @@ def describe_bids(reach: Reach, choice: FileChoice) -> dict[str, Any] | None:
     several = next(((image, found) for image, found in pairs.items() if len(found) > 1), None)
     if several is not None:
         raise DataError(_several(folder, *several))
+    further = [(other.suffix, other.search(folder)) for other in others]
     training = [
-        {**_entry(folder, image), "label": stated_path(folder, found[0])}
+        {**_entry(folder, image, further), "label": stated_path(folder, found[0])}
         for image, found in sorted(pairs.items())
     ]
     shown = {_scan_entities(image) for image in pairs}
     test = [
-        _entry(folder, image)
+        _entry(folder, image, further)
         for image in images
         if _scan_entities(image) not in shown and _is_raw(image, wanted)
     ]
-    return described_as(folder.resolve().name, _label_names(reach, segmentations), training, test)
+    names = _label_names(reach, segmentations)
+    return described_as(folder.resolve().name, names, training, test, channels=channels)
 
 
 def _wanted(given: str | None, usual: str, option: str) -> _Wanted:
@@ -145,6 +154,27 @@ def _image_of(segmentation: Path, images: Sequence[Path], suffix: str) -> Path:
     return chosen[0]
 
 
+def _channel_of(image: Path, images: Sequence[Path], suffix: str) -> Path:
+    """The image of another channel: with the same entities, or else the only one of the session."""
+    near = [one for one in images if _space(one) == _space(image)]
+    session = {item for item in _scan_entities(image) if item[0] in ("sub", "ses")}
+    alike = [one for one in near if _scan_entities(one) == _scan_entities(image)]
+    of_session = [
+        one
+        for one in near
+        if {item for item in _scan_entities(one) if item[0] in ("sub", "ses")} == session
+    ]
+    for fitting in (alike, of_session):
+        raw = [one for one in fitting if "desc" not in _entities(one)]
+        if len(raw or fitting) == 1:
+            return (raw or fitting)[0]
+    found = ", ".join(map(str, of_session)) or "none"
+    raise DataError(
+        f"{image}: one {suffix} image of the same session expected as another channel, found "
+        f"{found}; add it or move the others elsewhere"
+    )
+
+
 def _several(folder: Path, image: Path, segmentations: Sequence[Path]) -> str:
     """What to say of a scan with several segmentations: which there are, and how to choose."""
     names = [path.relative_to(folder).as_posix() for path in segmentations]
@@ -162,10 +192,14 @@ def _several(folder: Path, image: Path, segmentations: Sequence[Path]) -> str:
     return f"{image} has {len(names)} segmentations; choose by {ways}:{listed}"
 
 
-def _entry(folder: Path, image: Path) -> dict[str, str]:
+def _entry(
+    folder: Path, image: Path, further: Sequence[tuple[str, Sequence[Path]]]
+) -> dict[str, Any]:
+    """One case, its further channels found by their suffixes among those images."""
+    channels = [image, *(_channel_of(image, found, suffix) for suffix, found in further)]
     return {
         "id": case_id_of(image).rpartition("_")[0],
-        "image": stated_path(folder, image),
+        "image": stated_image(folder, channels),
         "group": f"sub-{_entities(image)['sub']}",
     }
 

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from shapeguide.data.nifti import read_grid, read_label_map, read_volume
+from shapeguide.data.nifti import read_grid, read_label_map, read_volume, read_volumes
 from shapeguide.data.scan_files import stored_files
 from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
-from shapeguide.geometry.resample import resample_label_map
+from shapeguide.geometry.resample import resample_label_map, resample_volume
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
 from shapeguide.storage.names import name_fault, shown
 
@@ -28,6 +30,8 @@ SAME_GRID_VOXELS = 0.05
 """Grids of equal shape that agree this well, in voxels, differ only by rounding."""
 SMALLEST_OVERLAP = 0.5
 POINTS_TRIED = 100_000
+TRIED_ALONG = 32
+"""Points along an axis by which it is told how far two grids overlap."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Case:
     label_to_image: Rows | None = None
     """Voxel index of the label map to voxel index of the image, (4, 4), where their headers do not
     say how they lie to each other; it replaces what the header of the label map states."""
+    further_channels: tuple[Path, ...] = ()
+    """Other images of the same person and session, such as T2 beside T1; on grids of their own."""
+    stacked: int = 1
+    """How many channels the file of the image holds, along its fourth axis."""
 
     def __post_init__(self) -> None:
         fault = name_fault(self.id)
@@ -69,23 +77,63 @@ class Case:
     @property
     def files(self) -> list[Path]:
         """Every file of the case, those that lie beside headers too."""
-        paths = [self.image] if self.label_map is None else [self.image, self.label_map]
+        label_map = () if self.label_map is None else (self.label_map,)
+        paths = (self.image, *self.further_channels, *label_map)
         return [file for path in paths for file in stored_files(path)]
+
+    @property
+    def channel_count(self) -> int:
+        """How many channels the image has."""
+        return self.stacked + len(self.further_channels)
 
     def read_grid(self) -> Grid:
         """Grid of the image, from its header alone; raises as `read_volume`."""
         with naming(self.id):
-            return read_grid(self.image, orientation=self.orientation)
+            return self._grid()
+
+    def read_channels(self) -> tuple[Volume, ...]:
+        """Every channel of the image, on the grid of the first.
+
+        One on another grid is brought there through the affines, with a warning in the log.
+
+        Raises:
+            DataError: If a file is missing, damaged or holds voxels that are not finite.
+            GeometryError: If one states no usable grid, or less than half of the smaller of two
+                channels lies inside the other.
+        """
+        with naming(self.id):
+            if self.stacked > 1:
+                return read_volumes(self.image, count=self.stacked, orientation=self.orientation)
+            first = self.read_volume()
+            return (first, *(self._on_first(path, first.grid) for path in self.further_channels))
+
+    def _on_first(self, path: Path, grid: Grid) -> Volume:
+        channel = read_volume(path, orientation=self.orientation)
+        if _is_same(channel.grid, grid):
+            return replace(channel, grid=grid)
+        grids = f"\n{self.image}: {grid}\n{path}: {channel.grid}"
+        overlap = _overlap(grid, channel.grid)
+        if overlap < SMALLEST_OVERLAP:
+            raise GeometryError(
+                f"two channels do not overlap: {overlap:.0%} of the smaller lies inside the other; "
+                "they are of two persons or sessions, or the affine of one of them is wrong; "
+                f"correct that{grids}"
+            )
+        _warn_once(path, f"{self.id}: channel resampled to the grid of the first{grids}")
+        return resample_volume(channel, grid)
+
+    def _grid(self) -> Grid:
+        return read_grid(self.image, orientation=self.orientation, count=self.stacked)
 
     def read_volume(self) -> Volume:
-        """The image.
+        """The image, of which there is one channel or the first is wanted.
 
         Raises:
             DataError: If the file is missing, damaged or holds voxels that are not finite.
             GeometryError: If it states no usable grid.
         """
         with naming(self.id):
-            return read_volume(self.image, orientation=self.orientation)
+            return read_volumes(self.image, count=self.stacked, orientation=self.orientation)[0]
 
     def read_label_map(self) -> LabelMap:
         """The label map, on the grid of the image.
@@ -101,7 +149,7 @@ class Case:
         with naming(self.id):
             label_map = self.read_stored_label_map()
             self._check_ids(label_map)
-            grid = read_grid(self.image, orientation=self.orientation)
+            grid = self._grid()
             if self.label_to_image is not None:
                 affine = grid.affine @ np.array(self.label_to_image)
                 label_map = replace(label_map, grid=Grid(label_map.grid.spatial_shape, affine))
@@ -144,9 +192,21 @@ def naming(case_id: str) -> Iterator[None]:
         raise type(error)(f"{case_id}: {error}") from error
 
 
+def _is_same(grid: Grid, other: Grid) -> bool:
+    return grid.matches(other, tolerance_mm=SAME_GRID_VOXELS * min(other.spacing_mm))
+
+
+def _overlap(grid: Grid, other: Grid) -> float:
+    """Share of the smaller of two grids that lies inside the other, nearly."""
+    sizes = [prod(one.spatial_shape) * one.voxel_volume_mm3 for one in (grid, other)]
+    shape = np.array(grid.spatial_shape)
+    steps = [np.linspace(-0.5, length - 0.5, 2 * TRIED_ALONG + 1)[1::2] for length in shape]
+    points = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    return _share_in(other, grid.to_world(points)) * sizes[0] / min(sizes)
+
+
 def _on_grid(label_map: LabelMap, grid: Grid, case: Case) -> LabelMap:
-    tolerance_mm = SAME_GRID_VOXELS * min(grid.spacing_mm)
-    if label_map.grid.matches(grid, tolerance_mm=tolerance_mm):
+    if _is_same(label_map.grid, grid):
         return replace(label_map, grid=grid)
     grids = f"\nimage: {grid}\nlabel map: {label_map.grid}"
     share = _share_inside(label_map, grid)
@@ -173,6 +233,11 @@ def _share_inside(label_map: LabelMap, grid: Grid) -> float:
         labelled = np.arange(label_map.data.size)
     labelled = labelled[:: 1 + labelled.size // POINTS_TRIED]
     indices = np.stack(np.unravel_index(labelled, label_map.data.shape), axis=-1)
-    found = grid.to_index(label_map.grid.to_world(indices.astype(np.float64)))
+    return _share_in(grid, label_map.grid.to_world(indices.astype(np.float64)))
+
+
+def _share_in(grid: Grid, points_mm: NDArray[np.float64]) -> float:
+    """Share of the points, shape (N, 3), that lie in the voxels of a grid."""
+    found = grid.to_index(points_mm)
     inside = (found >= -0.5) & (found <= np.array(grid.spatial_shape) - 0.5)
     return float(inside.all(axis=-1).mean())

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from shapeguide.data.case import Case
 from shapeguide.data.description import (
@@ -14,6 +15,7 @@ from shapeguide.data.description import (
     SIDES,
     Side,
     cases_of,
+    channels_of,
     labels_of,
     names_of,
     sides_of,
@@ -21,7 +23,7 @@ from shapeguide.data.description import (
     structures_named,
     with_present_tests,
 )
-from shapeguide.data.file_choice import FileChoice
+from shapeguide.data.file_choice import USUAL_CHANNEL, FileChoice, as_texts, unnamed_channels
 from shapeguide.data.label_ids import listed_ids_of
 from shapeguide.data.layouts import Described, described
 from shapeguide.data.placement import check_orientation
@@ -65,6 +67,8 @@ class Dataset:
     """Case id to its side of the stated split; empty when none is stated."""
     other_labels: bool = False
     """Whether label maps may hold more ids than `labels` names."""
+    channels: tuple[str, ...] = (USUAL_CHANNEL,)
+    """Names of the channels of every image, in their order."""
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -254,7 +258,7 @@ class Dataset:
 def read_dataset(
     path: str | PathLike[str],
     *,
-    images: str | None = None,
+    images: str | Iterable[str] = (),
     labels: str | None = None,
     allow_outside: bool = False,
     orientation: str | None = None,
@@ -274,7 +278,8 @@ def read_dataset(
             with the columns image and label (.csv or .tsv), or a folder.
         images: Which files of a folder are images: a pattern; in BIDS a suffix and entities, such
             as `T2w` or `desc-preproc_T1w`; in subjects of FreeSurfer a file of `mri/`; in one
-            folder per person the name of the file.
+            folder per person the name of the file. Several are channels of one image, on the
+            grid of the first; `T2=*_b.nii.gz` names one.
         labels: Which files are label maps, likewise, such as `desc-manual` in BIDS. With a pattern
             of images alone, all of them are unlabelled.
         allow_outside: Let the description name files, or a root, outside its folder.
@@ -291,7 +296,9 @@ def read_dataset(
     if not path.exists():
         raise DataError(f"{path}: there is no such dataset description or folder")
     try:
-        description = described(path, FileChoice(images, labels), allow_outside=allow_outside)
+        description = described(
+            path, FileChoice(as_texts(images), labels), allow_outside=allow_outside
+        )
         dataset = _dataset_of(description, path, images_alone=bool(images) and labels is None)
     except (ConfigError, DataError) as error:
         if str(path) in str(error):
@@ -320,6 +327,7 @@ def _dataset_of(description: Described, path: Path, *, images_alone: bool) -> Da
         regions={label.name: label.ids for label in labels if len(label.ids) > 1},
         sides=sides_of(content, cases),
         other_labels=other_labels,
+        channels=_channel_names(content, cases),
     )
     stated = tuple(Structure(one.name, one.ids) for one in stated_structures(content))
     try:
@@ -331,6 +339,11 @@ def _dataset_of(description: Described, path: Path, *, images_alone: bool) -> Da
     if not stated and len(labels) > MOST_UNCHOSEN:
         undecided = f"it has {len(labels)} labels, too many to take each of them for a structure"
     return dataset._of(structures, undecided)
+
+
+def _channel_names(content: Mapping[str, Any], cases: Sequence[Case]) -> tuple[str, ...]:
+    count = cases[0].channel_count if cases else 1
+    return channels_of(content) or tuple(unnamed_channels(count))
 
 
 def check_occurring(dataset: Dataset, absent: Sequence[Structure]) -> None:

@@ -1,5 +1,8 @@
 """The dataset description: the Decathlon `dataset.json`, with a few optional additions.
 
+An "image" is one path, or a list of one for each channel, as "modality" names them; one path where
+"modality" names several is a file that holds them along its fourth axis, as in the Decathlon.
+
 Beside the Decathlon's own keys, the description may have "root" (the folder that paths start
 from, instead of its own), "structures" ({name: [label ids]}), "other_labels" (true where label maps
 may hold ids that "labels" does not name), and for a case "id" (instead of the stem of the image),
@@ -14,7 +17,7 @@ import logging
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -112,6 +115,34 @@ def names_of(labels: Iterable[Label]) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
+def channels_of(description: Mapping[str, Any], key: str = "modality") -> tuple[str, ...]:
+    """Names of the channels in their order; nothing where the description names none.
+
+    Known are {"0": "T1", "1": "T2"} and the text that some write for one channel.
+
+    Raises:
+        DataError: If they have another form.
+    """
+    stated = description.get(key)
+    if stated is None or isinstance(stated, str):
+        return () if stated is None else (stated,)
+    form = 'expected {"0": name, "1": other name, ...}'
+    if not isinstance(stated, dict):
+        raise DataError(f'"{key}" of the description is {cut(stated)}; {form}')
+    numbers = [_label_id(number) for number in stated]
+    if sorted(map(str, numbers)) != sorted(map(str, range(len(stated)))) or not all(
+        isinstance(name, str) for name in stated.values()
+    ):
+        raise DataError(f'"{key}" of the description is {cut(stated)}; {form}')
+    by_number = dict(zip(numbers, stated.values(), strict=True))
+    return tuple(by_number[number] for number in range(len(stated)))
+
+
+def numbered(channels: Iterable[str]) -> dict[str, str]:
+    """Names of channels as a description states them."""
+    return {str(number): name for number, name in enumerate(channels)}
+
+
 def stated_structures(description: Mapping[str, Any]) -> tuple[Label, ...]:
     """What stands under "structures"; nothing when the description states none.
 
@@ -158,13 +189,19 @@ def cases_of(description: Mapping[str, Any], key: str, reach: Reach) -> tuple[Ca
         reach: Folder that paths start from, and whether they may lead out of it.
 
     Raises:
-        DataError: If an entry has another form, a file is missing or outside, or ids repeat.
+        DataError: If an entry has another form, a file is missing or outside, a case has not as
+            many channels as the others, or ids repeat.
         ConfigError: If an orientation is not one.
     """
     entries = description.get(key, [])
     if not isinstance(entries, list):
         raise DataError(f'"{key}" of the description is no list of cases')
-    cases = tuple(_case(entry, reach) for entry in entries)
+    names = channels_of(description)
+    cases = tuple(_case(entry, reach, names) for entry in entries)
+    counts = {case.channel_count: case.id for case in cases}
+    if len(counts) > 1:
+        listed = ", ".join(f"{case_id} has {count}" for count, case_id in sorted(counts.items()))
+        raise DataError(f"cases must have the same channels, and {listed}; complete them")
     repeated = [case_id for case_id, count in Counter(c.id for c in cases).items() if count > 1]
     if repeated:
         raise DataError(
@@ -207,7 +244,7 @@ def with_present_tests(description: Mapping[str, Any], root: Path) -> dict[str, 
     present = [
         entry
         for entry, image in zip(entries, images, strict=True)
-        if isinstance(image, str) and _exists(root / image)
+        if all(isinstance(one, str) and _exists(root / one) for one in _each(image))
     ]
     if len(present) < len(entries):
         logger.info("%d test images are not there", len(entries) - len(present))
@@ -215,7 +252,12 @@ def with_present_tests(description: Mapping[str, Any], root: Path) -> dict[str, 
 
 
 def described_as(
-    name: str, labels: dict[str, str], training: list[dict[str, Any]], test: list[dict[str, Any]]
+    name: str,
+    labels: dict[str, str],
+    training: list[dict[str, Any]],
+    test: list[dict[str, Any]],
+    *,
+    channels: Iterable[str] = (),
 ) -> dict[str, Any]:
     """A description in the form of the Decathlon.
 
@@ -224,10 +266,13 @@ def described_as(
         labels: Label id to name, without the background.
         training: Cases with "image", "label" and the optional additions.
         test: Cases without label map.
+        channels: Names of the channels of their images, as far as known.
     """
+    named = numbered(channels)
     return {
         "name": name,
         "tensorImageSize": "3D",
+        **({"modality": named} if named else {}),
         "labels": {"0": "background", **labels} if labels else {},
         "numTraining": len(training),
         "numTest": len(test),
@@ -257,18 +302,27 @@ def _label_id(stated: object) -> int | None:
     return stated if 0 <= stated <= LARGEST_LABEL_ID else None
 
 
-def _case(entry: object, reach: Reach) -> Case:
+def _each(image: object) -> list[object]:
+    """The paths of an image, or what stands in their place."""
+    return image if isinstance(image, list) and image else [image]
+
+
+def _case(entry: object, reach: Reach, channels: Sequence[str]) -> Case:
     if isinstance(entry, str):
         entry = {"image": entry}
-    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+    paths = _each(entry.get("image")) if isinstance(entry, dict) else []
+    if not isinstance(entry, dict) or not all(isinstance(path, str) for path in paths):
         raise DataError(f'a case of the description is {cut(entry)}; expected {{"image": path}}')
-    texts = {key: entry.get(key) for key in ("image", "label", "id", "group", "orientation")}
+    texts = {key: entry.get(key) for key in ("label", "id", "group", "orientation")}
     for key, value in texts.items():
         if value is not None and not isinstance(value, str):
-            raise DataError(
-                f'{shown_path(entry["image"])}: "{key}" is {cut(value)}; expected a text'
-            )
-    image = _file(entry["image"], reach)
+            raise DataError(f'{shown_path(paths[0])}: "{key}" is {cut(value)}; expected a text')
+    if len(paths) > 1 and channels and len(paths) != len(channels):
+        raise DataError(
+            f'{shown_path(paths[0])}: the case has {len(paths)} images and "modality" names the '
+            f"channels {few(channels)}; give one image for each"
+        )
+    image, *further = (_file(str(path), reach) for path in paths)
     label_map = None if texts["label"] is None else _file(texts["label"], reach)
     if texts["orientation"] is not None:
         check_orientation(texts["orientation"])
@@ -279,7 +333,12 @@ def _case(entry: object, reach: Reach) -> Case:
         texts["group"] or None,
         orientation=texts["orientation"],
     )
-    return replace(case, label_to_image=_affine(case.id, entry.get("label_to_image")))
+    return replace(
+        case,
+        label_to_image=_affine(case.id, entry.get("label_to_image")),
+        further_channels=tuple(further),
+        stacked=len(channels) if channels and not further else 1,
+    )
 
 
 def _affine(case_id: str, stated: object) -> Rows | None:

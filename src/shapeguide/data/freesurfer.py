@@ -11,7 +11,7 @@ from typing import Any
 from shapeguide.data.description import OTHER_LABELS, described_as
 from shapeguide.data.file_choice import FileChoice
 from shapeguide.data.reach import Reach
-from shapeguide.data.scan_files import has_scan_name, stated_path
+from shapeguide.data.scan_files import has_scan_name, stated_image, stated_path
 from shapeguide.errors import DataError
 from shapeguide.storage.names import few
 
@@ -99,43 +99,50 @@ def describe_freesurfer(reach: Reach, choice: FileChoice) -> dict[str, Any] | No
         choice: May name other files of `mri/`, such as `norm.mgz` and `aparc+aseg.mgz`.
 
     Raises:
-        DataError: If no subject has both files, or a label map has no image.
+        DataError: If no subject has all files, or one has some of them and not all images.
     """
     folder = reach.folder
     subjects = sorted(path.parent for path in folder.glob("*/mri") if path.is_dir())
     subjects = [path for path in subjects if not path.name.startswith((AVERAGES, "."))]
     if not any(next(subject.glob("mri/*.mg[zh]"), None) for subject in subjects):
         return None
-    image, label_map = _file(choice.images, IMAGE), _file(choice.labels, LABEL_MAP)
+    channels = choice.channels or {"": IMAGE}
+    images, label_map = (
+        [_file(word) for word in channels.values()],
+        _file(choice.labels or LABEL_MAP),
+    )
     people = _people([subject.name for subject in subjects])
     training, test = [], []
     for subject in subjects:
-        if subject.name not in people:
+        mri = subject / "mri"
+        present = [name for name in images if (mri / name).is_file()]
+        labelled = (mri / label_map).is_file()
+        if subject.name not in people or not (present or labelled):
             continue
-        paths = (subject / "mri" / image, subject / "mri" / label_map)
-        has_image, has_label_map = (path.is_file() for path in paths)
-        if has_label_map and not has_image:
+        if len(present) < len(images):
+            lacking = next(name for name in images if name not in present)
             raise DataError(
-                f"{subject}: expected mri/{image} beside mri/{label_map}, found none; finish its "
-                "processing, or choose another image, such as --images norm.mgz"
+                f"{subject}: expected mri/{lacking} beside mri/{(present or [label_map])[0]}, "
+                "found none; finish its processing, or choose other images, such as --images "
+                "norm.mgz"
             )
-        entry = {"id": subject.name, "image": stated_path(folder, paths[0])}
-        entry["group"] = people[subject.name]
-        if has_label_map:
-            training.append({**entry, "label": stated_path(folder, paths[1])})
-        elif has_image:
+        image = stated_image(folder, [mri / name for name in images])
+        entry = {"id": subject.name, "image": image, "group": people[subject.name]}
+        if labelled:
+            training.append({**entry, "label": stated_path(folder, mri / label_map)})
+        else:
             test.append(entry)
     if not training:
         raise DataError(
-            f"{folder}: none of the {len(subjects)} subjects of FreeSurfer has mri/{image} and "
+            f"{folder}: none of the {len(subjects)} subjects of FreeSurfer has mri/{images[0]} and "
             f"mri/{label_map}; there are {_present(subjects[0])}; choose by --images and --labels"
         )
-    content = described_as(folder.resolve().name, label_names(), training, test)
+    names = channels if choice.images else ()
+    content = described_as(folder.resolve().name, label_names(), training, test, channels=names)
     return {**content, OTHER_LABELS: True}
 
 
-def _file(chosen: str | None, usual: str) -> str:
-    name = chosen or usual
+def _file(name: str) -> str:
     return name if has_scan_name(Path(name)) else f"{name}.mgz"
 
 

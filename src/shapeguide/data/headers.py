@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -44,6 +44,8 @@ class StoredVoxels:
     """Bytes before the first voxel."""
     slope: float
     intercept: float
+    count: int = 1
+    """How many volumes of this shape follow each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +57,18 @@ class ScanHeader:
     voxels: StoredVoxels
 
 
-def read_header(path: Path, *, orientation: str | None = None) -> ScanHeader:
+def read_header(path: Path, *, orientation: str | None = None, count: int = 1) -> ScanHeader:
     """Header of a NIfTI-1, NIfTI-2, Analyze 7.5 or MGH scan.
 
     Args:
         path: The scan; either file of a pair.
         orientation: Directions of the voxel axes such as "LAS" (the first index grows to the
             left). Needed where the header states none; replaces what any header states.
+        count: How many volumes the file holds, along its fourth axis.
 
     Raises:
-        DataError: If a file is missing or damaged, does not hold one 3D volume, or announces more
-            than 2^28 voxels.
+        DataError: If a file is missing or damaged, does not hold so many 3D volumes, or announces
+            more than 2^28 voxels.
         GeometryError: If the header states no usable grid.
         ConfigError: If the orientation is not one.
     """
@@ -73,8 +76,8 @@ def read_header(path: Path, *, orientation: str | None = None) -> ScanHeader:
     header = _parse(path, files[0])
     try:
         with np.errstate(all="ignore"):  # what overflows is found not to be finite
-            shape = _spatial_shape(path, header)
-            voxels = _stored_voxels(files, header, shape)
+            shape = _spatial_shape(path, header, count)
+            voxels = replace(_stored_voxels(files, header, shape), count=count)
             if orientation is not None:
                 return ScanHeader(oriented_grid(path, orientation, header, shape), None, voxels)
             grid, placement = stated_grid(path, header, shape)
@@ -111,16 +114,16 @@ def _foreign(path: Path, start: bytes, format_name: str) -> DataError:
     )
 
 
-def _spatial_shape(path: Path, header: AnyHeader) -> tuple[int, int, int]:
+def _spatial_shape(path: Path, header: AnyHeader, count: int) -> tuple[int, int, int]:
     is_mgh = isinstance(header, MGHHeader)
     if not is_mgh and not 1 <= int(header["dim"][0]) <= 7:
         raise DataError(f"{path}: the header claims {header['dim'][0]} axes; export the scan again")
     shape = [int(length) for length in header.get_data_shape()]
-    while len(shape) > 3 and shape[-1] == 1:
-        shape.pop()
-    if len(shape) != 3:
+    shape = [*shape[:3], *(length for length in shape[3:] if length != 1)]
+    if shape[3:] != [count] * (count > 1) or len(shape) < 3:
+        wanted = "one 3D volume" if count == 1 else f"{count} channels along a fourth axis"
         raise DataError(
-            f"{path}: one 3D volume expected, found {len(shape)} axes of lengths {tuple(shape)}; "
+            f"{path}: {wanted} expected, found {len(shape)} axes of lengths {tuple(shape)}; "
             "store one volume per file"
         )
     if min(shape) < 1:

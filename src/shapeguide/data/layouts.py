@@ -7,6 +7,7 @@ described by patterns or a table of cases.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,15 +16,15 @@ from typing import Any
 from shapeguide.data.bids import describe_bids
 from shapeguide.data.case_ids import by_id, scans_by_case
 from shapeguide.data.case_table import describe_table, is_table
-from shapeguide.data.description import cut, described_as, root_of
-from shapeguide.data.file_choice import NO_CHOICE, FileChoice
+from shapeguide.data.description import channels_of, cut, described_as, numbered, root_of
+from shapeguide.data.file_choice import NO_CHOICE, FileChoice, as_texts
 from shapeguide.data.freesurfer import describe_freesurfer
 from shapeguide.data.label_names import names_beside
 from shapeguide.data.lpba40 import describe_lpba40
 from shapeguide.data.patterns import describe_patterns
 from shapeguide.data.person_folders import describe_person_folders
 from shapeguide.data.reach import Reach
-from shapeguide.data.scan_files import case_id_of, list_scans
+from shapeguide.data.scan_files import case_id_of, list_scans, stated_image, stated_path
 from shapeguide.data.splits import people_beside
 from shapeguide.errors import ConfigError, DataError, reason
 from shapeguide.storage.whole import read_json, write_json
@@ -85,7 +86,7 @@ def describe(
     source: str | PathLike[str],
     out: str | PathLike[str],
     *,
-    images: str | None = None,
+    images: str | Iterable[str] = (),
     labels: str | None = None,
     allow_outside: bool = False,
 ) -> None:
@@ -110,7 +111,7 @@ def describe(
     source, out = Path(source), Path(out)
     if not source.exists():
         raise DataError(f"{source}: there is no such folder or table")
-    found = described(source, FileChoice(images, labels), allow_outside=allow_outside)
+    found = described(source, FileChoice(as_texts(images), labels), allow_outside=allow_outside)
     content = {key: value for key, value in found.content.items() if key != "root"}
     root = found.reach.folder.resolve()
     if root != out.parent.resolve():
@@ -171,15 +172,10 @@ def describe_nnunet(reach: Reach, stated: dict[str, Any]) -> dict[str, Any]:
     """Description of an nnU-Net v2 raw folder: imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz.
 
     Raises:
-        DataError: If there is more than one channel, or images and label maps do not pair up, or
-            some voxels are to be ignored.
+        DataError: If a case lacks a channel, or images and label maps do not pair up, or some
+            voxels are to be ignored.
     """
-    channels, ending = stated["channel_names"], stated.get("file_ending", "")
-    if not isinstance(channels, dict) or len(channels) != 1:
-        raise DataError(
-            f'{reach.folder}: one channel expected, the description has "channel_names" '
-            f"{cut(channels)}; make a dataset of the channel to segment"
-        )
+    channels, ending = channels_of(stated, "channel_names"), stated.get("file_ending", "")
     if not isinstance(ending, str):
         raise DataError(f'{reach.folder}: "file_ending" is {cut(ending)}; expected a text')
     content = _describe_plain(reach, "imagesTr", "labelsTr", ending=ending)
@@ -191,6 +187,7 @@ def describe_nnunet(reach: Reach, stated: dict[str, Any]) -> dict[str, Any]:
             f'the background or to a structure in the label maps, and take "{IGNORED}" out of '
             '"labels", or make a dataset of the cases that have none'
         )
+    content["modality"] = numbered(channels)
     content["name"] = stated.get("name", content["name"])
     return content
 
@@ -215,17 +212,17 @@ def _describe_plain(reach: Reach, images: str, labels: str, *, ending: str = "")
     training = [
         {
             "id": case_id,
-            "image": f"./{images}/{image_files[case_id].name}",
-            "label": f"./{labels}/{label_files[case_id].name}",
+            "image": stated_image(folder, image_files[case_id]),
+            "label": stated_path(folder, label_files[case_id]),
             **({"group": people[case_id]} if case_id in people else {}),
         }
         for case_id in sorted(label_files)
     ]
-    tests = {case_id: path for case_id, path in image_files.items() if case_id not in label_files}
+    tests = {name: paths for name, paths in image_files.items() if name not in label_files}
     if images == "imagesTr" and (folder / "imagesTs").is_dir():
         tests |= scans_by_case(folder / "imagesTs", ending=ending)
     test = [
-        {"id": case_id, "image": f"./{path.parent.name}/{path.name}"}
-        for case_id, path in sorted(tests.items())
+        {"id": case_id, "image": stated_image(folder, paths)}
+        for case_id, paths in sorted(tests.items())
     ]
     return described_as(folder.name, names_beside(reach), training, test)

@@ -27,6 +27,7 @@ __all__ = [
     "read_grid",
     "read_label_map",
     "read_volume",
+    "read_volumes",
     "write_label_map",
     "write_volume",
 ]
@@ -56,10 +57,29 @@ def read_volume(path: str | PathLike[str], *, orientation: str | None = None) ->
         GeometryError: If it states no usable grid.
         ConfigError: If the orientation is not one.
     """
-    header = read_header(Path(path), orientation=orientation)
+    return read_volumes(path, count=1, orientation=orientation)[0]
+
+
+def read_volumes(
+    path: str | PathLike[str], *, count: int, orientation: str | None = None
+) -> tuple[Volume, ...]:
+    """Intensities of a file that holds several volumes along its fourth axis, such as channels.
+
+    Args:
+        path: The file, as for `read_volume`.
+        count: How many there are.
+        orientation: Directions of its axes, as for `read_volume`.
+
+    Raises:
+        DataError: As `read_volume`, and if there are more or fewer.
+        GeometryError: If it states no usable grid.
+        ConfigError: If the orientation is not one.
+    """
+    header = read_header(Path(path), orientation=orientation, count=count)
     values = _read_voxels(header.voxels, partial(_intensities, header.voxels))
     _check_finite(header.voxels.path, values)
-    return Volume(values, header.grid, header.placement)
+    parts = map(np.ascontiguousarray, np.split(values, count, axis=2))
+    return tuple(Volume(part, header.grid, header.placement) for part in parts)
 
 
 def read_label_map(
@@ -85,15 +105,20 @@ def read_label_map(
     return LabelMap(ids, header.grid, structures, header.placement)
 
 
-def read_grid(path: str | PathLike[str], *, orientation: str | None = None) -> Grid:
+def read_grid(path: str | PathLike[str], *, orientation: str | None = None, count: int = 1) -> Grid:
     """Grid of a scan, from its header alone.
+
+    Args:
+        path: The file, as for `read_volume`.
+        orientation: Directions of its axes, as for `read_volume`.
+        count: How many volumes it holds, as for `read_volumes`.
 
     Raises:
         DataError: If the file is missing or damaged, or does not claim to be one 3D volume.
         GeometryError: If it states no usable grid.
         ConfigError: If the orientation is not one.
     """
-    return read_header(Path(path), orientation=orientation).grid
+    return read_header(Path(path), orientation=orientation, count=count).grid
 
 
 def write_volume(volume: Volume, path: str | PathLike[str]) -> None:
@@ -119,7 +144,7 @@ def write_label_map(label_map: LabelMap, path: str | PathLike[str]) -> None:
 
 
 def _read_voxels(voxels: StoredVoxels, convert: Converter) -> NDArray[Any]:
-    """All voxels in one array, shape (I, J, K).
+    """All voxels in one array, shape (I, J, K); several volumes follow each other along K.
 
     No more of the file is unpacked than the header announces and a little behind it.
 
@@ -130,8 +155,10 @@ def _read_voxels(voxels: StoredVoxels, convert: Converter) -> NDArray[Any]:
     Raises:
         DataError: If the file is damaged, or holds fewer voxels than it claims or far more.
     """
-    count, width = prod(voxels.spatial_shape), voxels.dtype.itemsize
-    claim = f"{voxels.path}: the header claims {voxels.spatial_shape} voxels of {voxels.dtype}"
+    i, j, k = voxels.spatial_shape
+    shape = (i, j, k * voxels.count)
+    count, width = prod(shape), voxels.dtype.itemsize
+    claim = f"{voxels.path}: the header claims {shape} voxels of {voxels.dtype}"
     with opened(voxels.path) as file:
         held = voxels.path.stat().st_size
         possible = held * LARGEST_PACKING if isinstance(file, gzip.GzipFile) else held
@@ -154,7 +181,7 @@ def _read_voxels(voxels: StoredVoxels, convert: Converter) -> NDArray[Any]:
         )
     values = runs.pop() if len(runs) == 1 else np.concatenate(runs)
     runs.clear()  # of a large scan, two copies are enough
-    return np.ascontiguousarray(values.reshape(voxels.spatial_shape, order="F"))
+    return np.ascontiguousarray(values.reshape(shape, order="F"))
 
 
 def _intensities(voxels: StoredVoxels, stored: NDArray[Any]) -> NDArray[np.float32]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
-from shapeguide.data.description import described_as
+from shapeguide.data.description import described_as, numbered
 from shapeguide.data.file_choice import PERSON, FileChoice
 from shapeguide.data.label_names import names_beside
 from shapeguide.data.reach import Reach
@@ -25,6 +25,7 @@ from shapeguide.data.scan_files import (
     SUFFIXES,
     scan_suffix,
     scans_among,
+    stated_image,
     stated_path,
     stem_of,
 )
@@ -168,51 +169,74 @@ def describe_patterns(reach: Reach, choice: FileChoice) -> dict[str, Any]:
 
     Args:
         reach: The folder that the patterns start from.
-        choice: The pattern of the images and, unless they have none, that of the label maps.
+        choice: The pattern of each channel of the images and, unless they have none, that of the
+            label maps.
 
     Raises:
         ConfigError: If the pattern of the images is missing, or one is unusable.
-        DataError: If no scan fits, several fit one place, or a label map has no image.
+        DataError: If no scan fits, several fit one place, a label map has no image, or an image
+            lacks a channel.
     """
     folder = reach.folder
-    if choice.images is None:
+    if not choice.images:
         raise ConfigError(f"{folder}: {choice.stated} alone; give a pattern of the images too")
-    images = Pattern(choice.images, "--images")
-    labels = None if choice.labels is None else Pattern(choice.labels, "--labels")
-    found_images, found_labels = images.search(folder), labels.search(folder) if labels else []
-    for pattern, found in ((images, found_images), (labels, found_labels)):
-        if pattern is not None and not found:
-            raise DataError(f"{folder}: nothing fits {pattern}; {_some_scans(folder)}")
-    if labels is not None and images.letters > labels.letters:
-        found_labels = _without(found_labels, found_images)
+    patterns = [Pattern(word, "--images") for word in choice.channels.values()]
+    if choice.labels is None:
+        channels, label_maps = _search(folder, patterns), {}
     else:
-        found_images = _without(found_images, found_labels)
-    scans, label_maps = ({one.key: one for one in found} for found in (found_images, found_labels))
-    lone = sorted(label_maps.keys() - scans.keys())
+        labels = Pattern(choice.labels, "--labels")
+        *channels, label_maps = _search(folder, [*patterns, labels])
+    images = channels[0]
+    lone = sorted(label_maps.keys() - images.keys())
     if lone:
         raise DataError(
-            f"{label_maps[lone[0]].path}: no image fits {images} with {_words(lone[0])} for the "
-            "stars, as in this label map; in images they stand for "
-            f"{_some(sorted(map(_words, scans))) or 'nothing'}; change one of the patterns so that "
-            "the stars stand for the same in both"
+            f"{label_maps[lone[0]].path}: no image fits {patterns[0]} with {_words(lone[0])} for "
+            "the stars, as in this label map; in images they stand for "
+            f"{_some(sorted(map(_words, images))) or 'nothing'}; change one of the patterns so "
+            "that the stars stand for the same in both"
         )
+    for pattern, found in zip(patterns, channels, strict=True):
+        lacking = sorted(images.keys() - found.keys())
+        if lacking:
+            raise DataError(
+                f"{images[lacking[0]].path}: no other channel of this image fits {pattern} with "
+                f"{_words(lacking[0])} for the stars; add it, or move the image elsewhere"
+            )
     if label_maps:
-        _tell_unlabelled([scans[key].path for key in sorted(scans.keys() - label_maps.keys())])
-    return _description(reach, scans, label_maps)
+        _tell_unlabelled([images[key].path for key in sorted(images.keys() - label_maps.keys())])
+    content = _description(reach, channels, label_maps)
+    return {**content, "modality": numbered(choice.channels)}
+
+
+def _search(folder: Path, patterns: Sequence[Pattern]) -> list[dict[Key, Found]]:
+    """What fits each pattern, by key; what fits several is left to the one with most letters."""
+    searched = [pattern.search(folder) for pattern in patterns]
+    for pattern, found in zip(patterns, searched, strict=True):
+        if not found:
+            raise DataError(f"{folder}: nothing fits {pattern}; {_some_scans(folder)}")
+    taken: dict[Path, int] = {}
+    for number in sorted(range(len(patterns)), key=lambda number: patterns[number].letters):
+        taken |= {found.path: number for found in searched[number]}
+    return [
+        {one.key: one for one in found if taken[one.path] == number}
+        for number, found in enumerate(searched)
+    ]
 
 
 def _description(
-    reach: Reach, scans: Mapping[Key, Found], label_maps: Mapping[Key, Found]
+    reach: Reach, channels: Sequence[Mapping[Key, Found]], label_maps: Mapping[Key, Found]
 ) -> dict[str, Any]:
     folder, people = reach.folder, people_beside(reach)
-    persons = Counter(found.person for found in scans.values())
+    persons = Counter(found.person for found in channels[0].values())
     if len(persons) > 1 and max(persons.values()) > 1:
-        logger.info("%d scans of %d persons, told apart by their names", len(scans), len(persons))
+        count = persons.total()
+        logger.info("%d scans of %d persons, told apart by their names", count, len(persons))
     training: list[dict[str, Any]] = []
     test: list[dict[str, Any]] = []
-    for key, found in sorted(scans.items()):
+    for key, found in sorted(channels[0].items()):
         case_id = "_".join(key).replace("/", "_") or stem_of(found.path).name
-        entry: dict[str, Any] = {"id": case_id, "image": stated_path(folder, found.path)}
+        image = stated_image(folder, [channel[key].path for channel in channels])
+        entry: dict[str, Any] = {"id": case_id, "image": image}
         person = found.person or people.get(case_id)
         if person is not None:
             entry["group"] = person
@@ -220,11 +244,6 @@ def _description(
             entry["label"] = stated_path(folder, label_maps[key].path)
         (training if key in label_maps else test).append(entry)
     return described_as(folder.resolve().name, names_beside(reach), training, test)
-
-
-def _without(found: list[Found], others: list[Found]) -> list[Found]:
-    taken = {other.path for other in others}
-    return [one for one in found if one.path not in taken]
 
 
 def _key(values: tuple[str, ...]) -> Key:

@@ -41,17 +41,21 @@ def describe_person_folders(reach: Reach, choice: FileChoice) -> dict[str, Any] 
     kinds = sorted({kind for person in persons for kind in _kinds(person)})
     if not kinds or list_scans(folder) or (len(kinds) > MOST_KINDS and not choice.stated):
         return None
-    labels = _chosen(choice.labels) or [kind for kind in kinds if LABEL_WORDS.search(kind.lower())]
-    images = _chosen(choice.images) or [kind for kind in kinds if kind not in labels]
-    if len(labels) != 1 or len(images) != 1:
+    labels = [kind for kind in kinds if LABEL_WORDS.search(kind.lower())]
+    if choice.labels is not None:
+        labels = [_in_each(choice.labels)]
+    chosen = {name: _in_each(word) for name, word in choice.channels.items()}
+    images = [*chosen.values()] or [kind for kind in kinds if kind not in labels]
+    if len(labels) != 1 or (len(images) != 1 and not chosen):
         raise DataError(
             f"{folder}: its folders hold {few([shown_path(kind) for kind in kinds])}, and it is "
             "not clear which of them are the images and which the label maps; say so by patterns, "
             f"such as --images '{shown_path(images[0] if images else '*/T1')}' "
             f"--labels '{shown_path(labels[0] if labels else '*/seg')}'"
         )
-    logger.info("%s: images are %s, label maps %s", folder, images[0], labels[0])
-    return describe_patterns(reach, FileChoice(images[0], labels[0]))
+    logger.info("%s: images are %s, label maps %s", folder, " and ".join(images), labels[0])
+    named = [f"{name}={word}" for name, word in chosen.items()]
+    return describe_patterns(reach, FileChoice(tuple(named or images), labels[0]))
 
 
 def _may_be_person(path: Path) -> bool:
@@ -63,8 +67,6 @@ def _kinds(person: Path) -> set[str]:
     return {f"*/{stem_of(scan).name.replace(person.name, '*')}" for scan in list_scans(person)}
 
 
-def _chosen(given: str | None) -> list[str]:
+def _in_each(word: str) -> str:
     """What is chosen, as a pattern: a name of a file is looked for in every folder."""
-    if given is None:
-        return []
-    return [given if is_pattern(given) else f"*/{given}"]
+    return word if is_pattern(word) else f"*/{word}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -112,6 +112,12 @@ def _half(path: Path, base: str, suffixes: tuple[str, ...]) -> Path:
         f"{path}: a scan in two files needs {base}{suffixes[0]} or {base}{suffixes[1]} "
         "in the same folder; there is none"
     )
+
+
+def stated_image(folder: Path, channels: Sequence[Path]) -> str | list[str]:
+    """How a description in a folder names an image: by its path, or by those of its channels."""
+    paths = [stated_path(folder, path) for path in channels]
+    return paths[0] if len(paths) == 1 else paths
 
 
 def stated_path(folder: Path, path: Path) -> str:

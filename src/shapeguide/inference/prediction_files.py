@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shapeguide.cells import HERE, Cell, Ended, Workers, run_cells
 from shapeguide.data.case import Case
-from shapeguide.data.case_ids import case_id_in_folder, scans_by_case
+from shapeguide.data.case_ids import case_in_folder, scans_by_case
 from shapeguide.data.nifti import read_label_map, read_volume, write_label_map, write_volume
 from shapeguide.errors import ConfigError, DataError, GeometryError, ShapeguideError
 from shapeguide.geometry.volume import Volume
@@ -294,14 +294,16 @@ def _cases_of(
         scans = scans_by_case(path)
     else:
         try:
-            scans = {case_id_in_folder(path): path}
+            scans = dict([case_in_folder(path)])
         except DataError as error:
             report.failed.append(Failure(path, _told(path, error)))
             return []
     found = []
-    for name, scan in scans.items():
+    for name, (first, *further) in scans.items():
         try:
-            found.append(Case(name, scan, orientation=orientation))
+            found.append(
+                Case(name, first, orientation=orientation, further_channels=tuple(further))
+            )
         except DataError as error:
-            report.failed.append(Failure(scan, _told(scan, error)))
+            report.failed.append(Failure(first, _told(first, error)))
     return found

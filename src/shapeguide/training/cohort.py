@@ -19,6 +19,7 @@ from shapeguide.geometry.volume import Structure
 from shapeguide.models.memory import check_window
 from shapeguide.models.segmenter import divisor_of
 from shapeguide.storage.identity import differences_in_words
+from shapeguide.storage.names import few
 from shapeguide.training.settings.groups import TrainSettings
 
 SMALLEST_TRAINING_SET = 10
@@ -208,6 +209,11 @@ def _check_labelled(dataset: Dataset) -> None:
         raise ConfigError(
             f"{dataset.name}: training needs cases and structures, "
             f"found {len(dataset)} cases and {len(dataset.structures)} structures"
+        )
+    if len(dataset.channels) > 1:
+        raise ConfigError(
+            f"{dataset.name}: its images have the channels {few(dataset.channels)}, and one is "
+            "trained on; choose it by --images, or make a dataset of it"
         )
     unlabelled = [case.id for case in dataset if case.label_map is None]
     if unlabelled:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shapeguide.losses import ShapeLoss
     from shapeguide.metrics.scores import score
     from shapeguide.models.autoencoder_model import load_autoencoder
+    from shapeguide.models.finder_model import load_finder
     from shapeguide.models.restoration import restore
     from shapeguide.models.restorer_model import load_restorer
     from shapeguide.models.segmenter import load_segmenter
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from shapeguide.training.settings.groups import TrainSettings
     from shapeguide.training.settings.presets import preset
     from shapeguide.training.stages.autoencoder import train_autoencoder
+    from shapeguide.training.stages.finder import train_finder
     from shapeguide.training.stages.restorer import train_restorer
     from shapeguide.training.stages.segmentation import train_segmenter
     from shapeguide.training.stages.shape import train_shape
@@ -58,6 +60,7 @@ __all__ = [
     "evaluate",
     "held_out_cases",
     "load_autoencoder",
+    "load_finder",
     "load_restorer",
     "load_run",
     "load_segmenter",
@@ -73,6 +76,7 @@ __all__ = [
     "score",
     "train",
     "train_autoencoder",
+    "train_finder",
     "train_restorer",
     "train_segmenter",
     "train_shape",
@@ -98,6 +102,7 @@ _HOMES = {
     "losses": ("ShapeLoss",),
     "metrics.scores": ("score",),
     "models.autoencoder_model": ("load_autoencoder",),
+    "models.finder_model": ("load_finder",),
     "models.restoration": ("restore",),
     "models.restorer_model": ("load_restorer",),
     "models.segmenter": ("load_segmenter",),
@@ -105,6 +110,7 @@ _HOMES = {
     "training.stages.autoencoder": ("train_autoencoder",),
     "training.settings.groups": ("TrainSettings",),
     "training.settings.presets": ("preset",),
+    "training.stages.finder": ("train_finder",),
     "training.stages.restorer": ("train_restorer",),
     "training.stages.segmentation": ("train_segmenter",),
     "training.stages.shape": ("train_shape",),

@@ -14,12 +14,14 @@ import torch
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
-from shapeguide.models.finder_model import load_finder
+from shapeguide.geometry.resample import resample_volume
+from shapeguide.models.finder_model import Finder, load_finder
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.cohort import cohort_of
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages import finder as finder_stage
+from shapeguide.training.stages import finder_step
 from shapeguide.training.stages.finder import FinderStage, finder_space, train_finder
 from shapeguide.training.stages.finder_step import finder_terms
 from shapeguide.training.stages.finder_views import FinderBatches, draw_views, shown
@@ -29,12 +31,13 @@ CASES = 6
 
 
 def head(number: int, *, both: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """A ball with a bright front and, on either side, a ball of one brightness."""
+    """A ball with a bright front, a bright sheet in the middle, and a brighter ball beside it."""
     random = np.random.default_rng(number)
     i, j, k = (line - (n - 1) / 2 for line, n in zip(np.indices(SHAPE), SHAPE, strict=True))
     i, j, k = (line * SPACING_MM for line in (i, j, k))
     inside = (i / 44) ** 2 + (j / 52) ** 2 + (k / 44) ** 2 <= 1
     image = np.where(inside, 100 + 0.5 * j + 0.3 * k, 0)
+    image[inside & (np.abs(i) <= 3)] = 170
     labels = np.zeros(SHAPE, dtype=np.uint8)
     for label, side in ((1, -1), (2, 1)):
         middle = np.array([side * 20, -8, 5]) + random.uniform(-4, 4, 3)
@@ -47,6 +50,11 @@ def head(number: int, *, both: bool = True) -> tuple[np.ndarray, np.ndarray]:
 
 AFFINE = np.diag([SPACING_MM] * 3 + [1.0])
 AFFINE[:3, 3] = 7.0, -30.0, 11.0
+
+
+@pytest.fixture(autouse=True)
+def few_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finder_step, "MEASURED_VIEWS", 12)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,73 @@ def tiny(**changes: Any) -> TrainSettings:
         finder=quick.finder.changed(**chosen),
         machine=quick.machine.changed(device="cpu", checkpoint_every=2),
     )
+
+
+@pytest.fixture(scope="module")
+def finder(heads: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Finder:
+    folder = tmp_path_factory.mktemp("run") / "finder"
+    settings = tiny(iterations=130, channels=(12, 24, 48), learning_rate=1e-2)
+    return train_finder(heads, run_dir=folder, settings=settings, progress=False)
+
+
+def centres_mm(labels: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        name: AFFINE[:3, :3] @ np.argwhere(labels == label).mean(axis=0) + AFFINE[:3, 3]
+        for name, label in (("left", 1), ("right", 2))
+        if (labels == label).any()
+    }
+
+
+def test_centres_are_found_in_a_head_that_was_not_trained_on(finder: Finder) -> None:
+    image, labels = head(100)
+    found = finder.find(sg.Volume(image, sg.Grid(SHAPE, AFFINE)))
+    wanted = centres_mm(labels)
+    assert found.keys() == wanted.keys()
+    for name, centre_mm in wanted.items():
+        assert np.abs(np.array(found[name].centre_mm) - centre_mm).max() < 4.0
+        volume_mm3 = float((labels > 0).sum() / 2 * SPACING_MM**3)
+        assert volume_mm3 / 2 < found[name].volume_mm3 < volume_mm3 * 2
+    assert all(row.held_out is False and row.whole > 0 for row in finder.quality)
+    assert [row.cases for row in finder.quality] == [CASES, CASES - 1]
+    assert finder.error_mm == max(row.largest_mm or 0.0 for row in finder.quality)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1)])
+def test_world_decides_on_the_side_however_the_axes_of_a_file_run(
+    finder: Finder, axes: tuple[int, ...], flips: tuple[int, ...]
+) -> None:
+    image, labels = head(101)
+    index = np.array(axes)
+    turned = image.transpose(axes)[tuple(slice(None, None, flip) for flip in flips)]
+    affine = np.eye(4)
+    affine[:3, :3] = AFFINE[:3, :3][:, index] * flips
+    starts = np.where(np.array(flips) < 0, np.array(turned.shape) - 1, 0)
+    affine[:3, 3] = AFFINE[:3, 3] + AFFINE[:3, :3][:, index] @ starts
+    found = finder.find(sg.Volume(np.ascontiguousarray(turned), sg.Grid(turned.shape, affine)))
+    for name, centre_mm in centres_mm(labels).items():
+        assert np.abs(np.array(found[name].centre_mm) - centre_mm).max() < 4.0
+
+
+def test_what_is_cut_away_is_absent_and_what_is_left_is_found(finder: Finder) -> None:
+    image, labels = head(102)
+    volume = sg.Volume(image, sg.Grid(SHAPE, AFFINE))
+    shift = AFFINE.copy()
+    shift[0, 3] += 20 * SPACING_MM
+    right = resample_volume(volume, sg.Grid((28, 56, 48), shift), outside=0.0)
+    found = finder.find(right)
+    assert found.keys() == {"right"}
+    assert np.abs(np.array(found["right"].centre_mm) - centres_mm(labels)["right"]).max() < 4.0
+    wide = AFFINE.copy()
+    wide[:3, 3] -= 24 * SPACING_MM
+    padded = resample_volume(volume, sg.Grid((96, 112, 96), wide), outside=0.0)
+    for name, centre_mm in centres_mm(labels).items():
+        assert np.abs(np.array(finder.find(padded)[name].centre_mm) - centre_mm).max() < 4.0
+
+
+def test_head_that_lacks_a_structure_has_none_of_it(finder: Finder) -> None:
+    image, _ = head(103, both=False)
+    assert finder.find(sg.Volume(image, sg.Grid(SHAPE, AFFINE))).keys() == {"left"}
 
 
 def test_finder_has_a_coarse_space_of_its_own_and_the_cohort_keeps_its_own(heads: Dataset) -> None:

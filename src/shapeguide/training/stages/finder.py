@@ -88,7 +88,7 @@ class FinderStage:
 
     name: ClassVar[str] = "finder"
     title: ClassVar[str] = "finder"
-    precision: ClassVar[Precision | None] = "fp32"
+    precision: ClassVar[Precision | None] = None
     average_decay: ClassVar[float] = 0.0
     validate_every: ClassVar[int] = 0
 

@@ -221,7 +221,7 @@ def test_a_table_with_tabs_is_described_and_keeps_its_sides(tmp_path: Path, star
         ("image;label\nx/1.nii;y/1.nii\n", "separated by semicolons"),
         ("image,label\nx/1.nii\n", "row 1 has 1 cells, expected 2"),
         ("image,label,label\nx/1.nii,y/1.nii,\n", "two columns have one name"),
-        ("image,label\n,y/1.nii\n", "row 1 has no image"),
+        ("image,label,person\n,,ann\n", "row 1 has no image"),
         ("image,label\nx/1.nii,\n", "no row has a label"),
         ("image,label\n", "no row has a label"),
         ("", "no column image, label"),

@@ -38,6 +38,11 @@ class _Train:
     """A structure and its label ids, such as hippocampus=1,2; without any, those that the dataset
     names."""
     cases: OmitArgPrefixes[CaseChoice] = field(default_factory=CaseChoice)
+    label_pool: OptionalPath = None
+    """Label maps without images, of which shapes are learned too: a folder of them, or a pattern
+    such as 'maps/*_seg.nii.gz'."""
+    pool_structure: Annotated[Structures, arg(name="pool-structure", metavar="NAME=IDS")] = ()
+    """A structure and its label ids in the pool, where they are others than in the dataset."""
     shape_network: Annotated[OptionalPath, arg(metavar="RUN")] = None
     """A finished run whose shape network guides this one too."""
     overwrite: bool = False
@@ -55,6 +60,9 @@ class _Train:
         if structures:
             train = train.with_structures(**structures)
         train.require_structures()  # before torch is loaded, which takes seconds
+        if self.label_pool is not None:
+            named = parse_structures(self.pool_structure)
+            train = train.with_label_pool(self.label_pool, **named)
         sg.train(
             train,
             test=test,

@@ -44,6 +44,7 @@ class Case:
 
     id: str
     image: Path
+    """The image; of a label map without one, the label map itself, which gives the grid then."""
     label_map: Path | None = None
     group: str | None = None
     """Cases of one group, such as scans of one person, stay on one side of every split."""
@@ -78,8 +79,25 @@ class Case:
     def files(self) -> list[Path]:
         """Every file of the case, those that lie beside headers too."""
         label_map = () if self.label_map is None else (self.label_map,)
-        paths = (self.image, *self.further_channels, *label_map)
+        paths = dict.fromkeys((self.image, *self.further_channels, *label_map))
         return [file for path in paths for file in stored_files(path)]
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is more than a label map."""
+        return self.image != self.label_map
+
+    def without_image(self) -> Case:
+        """The label map alone, on its own grid.
+
+        Raises:
+            DataError: If there is none.
+        """
+        if self.label_map is None:
+            raise DataError(f"{self.id}: this case has no label map; choose labelled cases")
+        return replace(
+            self, image=self.label_map, label_to_image=None, further_channels=(), stacked=1
+        )
 
     @property
     def channel_count(self) -> int:
@@ -102,6 +120,7 @@ class Case:
                 channels lies inside the other.
         """
         with naming(self.id):
+            self._check_image()
             if self.stacked > 1:
                 return read_volumes(self.image, count=self.stacked, orientation=self.orientation)
             first = self.read_volume()
@@ -133,6 +152,7 @@ class Case:
             GeometryError: If it states no usable grid.
         """
         with naming(self.id):
+            self._check_image()
             return read_volumes(self.image, count=self.stacked, orientation=self.orientation)[0]
 
     def read_label_map(self) -> LabelMap:
@@ -167,6 +187,13 @@ class Case:
                 raise DataError("this case has no label map; choose labelled cases")
             return read_label_map(
                 self.label_map, structures=self.structures, orientation=self.orientation
+            )
+
+    def _check_image(self) -> None:
+        if not self.has_image:
+            raise DataError(
+                f"{self.image}: this case has no image beside its label map; choose cases with "
+                "images"
             )
 
     def _check_ids(self, label_map: LabelMap) -> None:

@@ -17,7 +17,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _Row: TypeAlias = tuple[int, dict[str, str]]
 """Number of a row and its cells by column."""
 COLUMNS = {
-    "image": "path of the scan",
+    "image": "path of the scan; empty where there is a label map alone",
     "label": "path of its label map; empty where there is none",
     "person": "whom the scan shows; empty where it is the only one of a person",
     "case": "case id; empty where it is the name of the scan",
@@ -92,8 +92,10 @@ def _entry(path: Path, rows: list[_Row]) -> dict[str, Any]:
     """One case as a description states it; empty cells state nothing."""
     number, row = _joined(path, rows)
     images = [one["image"] for _, one in rows]
-    if not all(images):
-        raise DataError(f"{path}: row {number} has no image; give the path of a scan")
+    if not all(images) and (len(images) > 1 or not row["label"]):
+        raise DataError(
+            f"{path}: row {number} has no image; give the path of a scan, or of a label map alone"
+        )
     if "split" in row and row["split"] not in SIDES:
         raise DataError(
             f'{path}: row {number} has the split {shown(row["split"])}; expected "train" or "test"'

@@ -25,6 +25,7 @@ from shapeguide.data.description import (
 )
 from shapeguide.data.file_choice import USUAL_CHANNEL, FileChoice, as_texts, unnamed_channels
 from shapeguide.data.label_ids import listed_ids_of
+from shapeguide.data.label_pool import label_maps_at
 from shapeguide.data.layouts import Described, described
 from shapeguide.data.placement import check_orientation
 from shapeguide.data.splits import (
@@ -69,6 +70,9 @@ class Dataset:
     """Whether label maps may hold more ids than `labels` names."""
     channels: tuple[str, ...] = (USUAL_CHANNEL,)
     """Names of the channels of every image, in their order."""
+    pool: tuple[Case, ...] = ()
+    """Label maps without images, of which shapes are learned and which no split touches. Where no
+    case has an image, they are the cases themselves."""
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -90,6 +94,55 @@ class Dataset:
             ids = [label_id for one in _each(given) for label_id in self._label_ids(name, one)]
             structures.append(Structure(name, tuple(ids)))
         return self._of(tuple(structures))
+
+    def with_label_pool(
+        self, source: str | PathLike[str] | Dataset, /, **named: int | Iterable[int]
+    ) -> Dataset:
+        """The same cases, and label maps of the same structures of which shapes are learned too.
+
+        The shape network and the shape restorer see them beside those of the training cases. They
+        are never segmented or scored, and a label map that a case of the training has itself is
+        left out.
+
+        Args:
+            source: A dataset whose label maps are taken; or a path: a folder that holds nothing but
+                label maps, a pattern such as `maps/**/*_seg.nii.gz`, or what `read_dataset` reads.
+            named: Label ids of each structure in them, where they are others than in this dataset.
+
+        Raises:
+            ConfigError: If no structures are chosen, or those that are named are others.
+            DataError: If there are no label maps, or one is missing.
+        """
+        self.require_structures()
+        ids = named or {one.name: one.label_ids for one in self.structures}
+        if set(ids) != {one.name for one in self.structures}:
+            raise ConfigError(
+                f"{self.name}: the structures of a label pool are those of the dataset, "
+                f"{few([one.name for one in self.structures])}, found {few(list(ids))}; name label "
+                "ids for each of them"
+            )
+        given = {name: (one,) if isinstance(one, int) else tuple(one) for name, one in ids.items()}
+        structures = tuple(Structure(one.name, given[one.name]) for one in self.structures)
+        check_structures(structures)
+        cases = source.cases if isinstance(source, Dataset) else label_maps_at(Path(source))
+        added = (
+            replace(case.without_image(), structures=structures, named_ids=frozenset())
+            for case in cases
+        )
+        return replace(self, pool=(*self.pool, *added))
+
+    def require_images(self) -> None:
+        """Refuse a dataset of which a case is a label map alone.
+
+        Raises:
+            ConfigError: If there is one.
+        """
+        lone = [case.id for case in self if not case.has_image]
+        if lone:
+            raise ConfigError(
+                f"{self.name}: {len(lone)} cases have no image, the first is {lone[0]}; a shape "
+                "network and a restorer learn from label maps alone, a segmenter from images too"
+            )
 
     def require_structures(self) -> None:
         """Refuse a dataset of which nobody has said which structures it is about.
@@ -121,7 +174,8 @@ class Dataset:
         check_orientation(orientation)
         cases = tuple(replace(case, orientation=orientation) for case in self.cases)
         unlabelled = tuple(replace(case, orientation=orientation) for case in self.unlabelled)
-        return replace(self, cases=cases, unlabelled=unlabelled)
+        pool = tuple(replace(case, orientation=orientation) for case in self.pool)
+        return replace(self, cases=cases, unlabelled=unlabelled, pool=pool)
 
     def with_same_person(self, *groups: Iterable[str]) -> Dataset:
         """The same cases, with the case ids of each group known to show one person."""
@@ -238,6 +292,7 @@ class Dataset:
             undecided=undecided,
             cases=tuple(replace(case, structures=structures) for case in self.cases),
             unlabelled=tuple(replace(case, structures=structures) for case in self.unlabelled),
+            pool=tuple(replace(case, structures=structures) for case in self.pool),
         )
 
     def _label_ids(self, structure: str, given: int | str) -> tuple[int, ...]:
@@ -281,7 +336,8 @@ def read_dataset(
             folder per person the name of the file. Several are channels of one image, on the
             grid of the first; `T2=*_b.nii.gz` names one.
         labels: Which files are label maps, likewise, such as `desc-manual` in BIDS. With a pattern
-            of images alone, all of them are unlabelled.
+            of images alone, all of them are unlabelled; with one of label maps alone, the cases
+            have no images, and shapes can be learned of them.
         allow_outside: Let the description name files, or a root, outside its folder.
         orientation: Directions of the voxel axes such as "RAS" for all cases, see
             `Dataset.with_orientation`.
@@ -317,15 +373,20 @@ def _dataset_of(description: Described, path: Path, *, images_alone: bool) -> Da
     present = with_present_tests(content, description.reach.folder)
     other_labels = bool(content.get(OTHER_LABELS))
     named = frozenset() if other_labels else frozenset(names)
+    known = [replace(case, named_ids=named) for case in cases]
+    with_images = [case for case in known if case.has_image]
+    sides = sides_of(content, cases)
+    lone = [case for case in known if not case.has_image and sides.get(case.id) != "test"]
     dataset = Dataset(
         name=_printable(content.get("name")) or path.resolve().name,
-        cases=tuple(replace(case, named_ids=named) for case in cases),
+        cases=tuple(with_images or known),
+        pool=tuple(lone if with_images else ()),
         labels=names,
         structures=(),
         path=path,
         unlabelled=cases_of(present, "test", description.reach),
         regions={label.name: label.ids for label in labels if len(label.ids) > 1},
-        sides=sides_of(content, cases),
+        sides=sides,
         other_labels=other_labels,
         channels=_channel_names(content, cases),
     )
@@ -342,7 +403,7 @@ def _dataset_of(description: Described, path: Path, *, images_alone: bool) -> Da
 
 
 def _channel_names(content: Mapping[str, Any], cases: Sequence[Case]) -> tuple[str, ...]:
-    count = cases[0].channel_count if cases else 1
+    count = max((case.channel_count for case in cases), default=1)
     return channels_of(content) or tuple(unnamed_channels(count))
 
 

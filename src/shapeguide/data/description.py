@@ -1,7 +1,8 @@
 """The dataset description: the Decathlon `dataset.json`, with a few optional additions.
 
 An "image" is one path, or a list of one for each channel, as "modality" names them; one path where
-"modality" names several is a file that holds them along its fourth axis, as in the Decathlon.
+"modality" names several is a file that holds them along its fourth axis, as in the Decathlon. A
+case without "image" is a label map alone.
 
 Beside the Decathlon's own keys, the description may have "root" (the folder that paths start
 from, instead of its own), "structures" ({name: [label ids]}), "other_labels" (true where label maps
@@ -198,7 +199,7 @@ def cases_of(description: Mapping[str, Any], key: str, reach: Reach) -> tuple[Ca
         raise DataError(f'"{key}" of the description is no list of cases')
     names = channels_of(description)
     cases = tuple(_case(entry, reach, names) for entry in entries)
-    counts = {case.channel_count: case.id for case in cases}
+    counts = {case.channel_count: case.id for case in cases if case.has_image}
     if len(counts) > 1:
         listed = ", ".join(f"{case_id} has {count}" for count, case_id in sorted(counts.items()))
         raise DataError(f"cases must have the same channels, and {listed}; complete them")
@@ -310,6 +311,8 @@ def _each(image: object) -> list[object]:
 def _case(entry: object, reach: Reach, channels: Sequence[str]) -> Case:
     if isinstance(entry, str):
         entry = {"image": entry}
+    if isinstance(entry, dict) and "image" not in entry and isinstance(entry.get("label"), str):
+        entry, channels = {**entry, "image": entry["label"]}, ()
     paths = _each(entry.get("image")) if isinstance(entry, dict) else []
     if not isinstance(entry, dict) or not all(isinstance(path, str) for path in paths):
         raise DataError(f'a case of the description is {cut(entry)}; expected {{"image": path}}')

@@ -58,6 +58,11 @@ class FileChoice:
         return any(map(is_pattern, self.channels.values()))
 
     @property
+    def label_maps_alone(self) -> bool:
+        """Whether a pattern of label maps is all that is stated."""
+        return not self.images and is_pattern(self.labels)
+
+    @property
     def stated(self) -> str:
         """What is stated, as options of the command line."""
         given = [f"--images {text}" for text in self.images]

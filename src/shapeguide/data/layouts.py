@@ -138,6 +138,8 @@ def _describe_layout(reach: Reach, choice: FileChoice) -> dict[str, Any]:
         found = describe_one(reach, choice)
         if found is not None:
             return found
+    if choice.label_maps_alone:
+        return describe_patterns(reach, choice)
     problem = DataError if not choice.stated else ConfigError
     raise problem(
         f"{folder}: no known layout; expected a dataset.json, imagesTr/ and labelsTr/, images/ "

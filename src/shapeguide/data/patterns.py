@@ -165,7 +165,8 @@ def describe_patterns(reach: Reach, choice: FileChoice) -> dict[str, Any]:
 
     What fits both is what the pattern with more letters says. Images without label maps are
     described as such, with a line in the log. Scans of one person have one value for `{person}` or
-    lie in one folder that a star stands for; each other scan is of a person of its own.
+    lie in one folder that a star stands for; each other scan is of a person of its own. With a
+    pattern of label maps alone they are described without images.
 
     Args:
         reach: The folder that the patterns start from.
@@ -178,6 +179,9 @@ def describe_patterns(reach: Reach, choice: FileChoice) -> dict[str, Any]:
             lacks a channel.
     """
     folder = reach.folder
+    if choice.label_maps_alone:
+        (found,) = _search(folder, [Pattern(str(choice.labels), "--labels")])
+        return _description(reach, [], found)
     if not choice.images:
         raise ConfigError(f"{folder}: {choice.stated} alone; give a pattern of the images too")
     patterns = [Pattern(word, "--images") for word in choice.channels.values()]
@@ -227,16 +231,18 @@ def _description(
     reach: Reach, channels: Sequence[Mapping[Key, Found]], label_maps: Mapping[Key, Found]
 ) -> dict[str, Any]:
     folder, people = reach.folder, people_beside(reach)
-    persons = Counter(found.person for found in channels[0].values())
+    scans = channels[0] if channels else label_maps
+    persons = Counter(found.person for found in scans.values())
     if len(persons) > 1 and max(persons.values()) > 1:
         count = persons.total()
         logger.info("%d scans of %d persons, told apart by their names", count, len(persons))
     training: list[dict[str, Any]] = []
     test: list[dict[str, Any]] = []
-    for key, found in sorted(channels[0].items()):
+    for key, found in sorted(scans.items()):
         case_id = "_".join(key).replace("/", "_") or stem_of(found.path).name
-        image = stated_image(folder, [channel[key].path for channel in channels])
-        entry: dict[str, Any] = {"id": case_id, "image": image}
+        entry: dict[str, Any] = {"id": case_id}
+        if channels:
+            entry["image"] = stated_image(folder, [channel[key].path for channel in channels])
         person = found.person or people.get(case_id)
         if person is not None:
             entry["group"] = person

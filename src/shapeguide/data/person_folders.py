@@ -37,9 +37,11 @@ def describe_person_folders(reach: Reach, choice: FileChoice) -> dict[str, Any] 
         ConfigError: If a choice cannot be a pattern.
     """
     folder = reach.folder
+    if choice.label_maps_alone or list_scans(folder):
+        return None
     persons = [path for path in sorted(folder.iterdir()) if _may_be_person(path)]
     kinds = sorted({kind for person in persons for kind in _kinds(person)})
-    if not kinds or list_scans(folder) or (len(kinds) > MOST_KINDS and not choice.stated):
+    if not kinds or (len(kinds) > MOST_KINDS and not choice.stated):
         return None
     labels = [kind for kind in kinds if LABEL_WORDS.search(kind.lower())]
     if choice.labels is not None:

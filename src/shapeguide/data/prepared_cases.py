@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,51 @@ from shapeguide.data.working_space import WorkingSpace, lengths_at
 from shapeguide.geometry.resample import ras_grid
 
 logger = logging.getLogger(__name__)
+
+
+class LabelMapSource(Protocol):
+    """Prepared label maps in one space."""
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The cases that they are of."""
+        ...
+
+    @property
+    def space(self) -> WorkingSpace:
+        """The space: its spacing and shape hold for all of them, its centre for most."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def label_maps(self) -> Iterator[PreparedLabelMap]:
+        """The label map of every case, in turn."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedLabelMaps:
+    """Prepared label maps of several sources, as one."""
+
+    parts: tuple[LabelMapSource, ...]
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """Those of all sources."""
+        return tuple(case for part in self.parts for case in part.cases)
+
+    @property
+    def space(self) -> WorkingSpace:
+        """That of the first."""
+        return self.parts[0].space
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def label_maps(self) -> Iterator[PreparedLabelMap]:
+        """The label map of every case, in turn."""
+        return (label_map for part in self.parts for label_map in part.label_maps())
+
 
 BYTES_PER_VOXEL = 5  # float32 image, uint8 classes; the latter alone take one
 MEMORY_LIMIT_BYTES = 2 * 2**30
@@ -89,8 +135,11 @@ class PreparedCases(Sequence[PreparedCase]):
         Raises:
             DataError: If the label map cannot be prepared, see `prepare_label_map`.
         """
-        if place in self._prepared or not self._label_maps_fit:
-            return self[place]
+        if place in self._prepared:
+            return self._prepared[place]
+        if not self._label_maps_fit:
+            case = self.cases[place]
+            return self[place] if case.has_image else prepare_label_map(case, self.space)
         if place not in self._label_maps:
             self._label_maps[place] = prepare_label_map(self.cases[place], self.space)
         return self._label_maps[place]

@@ -112,9 +112,15 @@ def with_absolute_paths(cases: Dataset) -> Dataset:
 
     def found(case: Case) -> Case:
         label_map = None if case.label_map is None else case.label_map.absolute()
-        return replace(case, image=case.image.absolute(), label_map=label_map)
+        return replace(
+            case,
+            image=case.image.absolute(),
+            label_map=label_map,
+            further_channels=tuple(path.absolute() for path in case.further_channels),
+        )
 
-    return replace(cases, cases=tuple(map(found, cases)), unlabelled=())
+    pool = tuple(map(found, cases.pool))
+    return replace(cases, cases=tuple(map(found, cases)), unlabelled=(), pool=pool)
 
 
 def run_study(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,15 +13,18 @@ from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset, check_occurring
-from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.prepared_cases import JoinedLabelMaps, LabelMapSource, PreparedCases
 from shapeguide.data.working_space import WorkingSpace, choose_working_space
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.memory import check_window
 from shapeguide.models.segmenter import divisor_of
+from shapeguide.storage.digest import file_digest
 from shapeguide.storage.identity import differences_in_words
 from shapeguide.storage.names import few
 from shapeguide.training.settings.groups import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_TRAINING_SET = 10
 
@@ -39,6 +43,8 @@ class Cohort:
     train_cases: PreparedCases
     validation_cases: PreparedCases
     """Empty without validation cases."""
+    pool_cases: PreparedCases
+    """Label maps without images, each with its structures in the middle."""
     decided_by: Mapping[str, Any]
     """The settings that it depends on."""
 
@@ -58,6 +64,11 @@ class Cohort:
         return 1 + len(self.structures)
 
     @property
+    def shapes(self) -> LabelMapSource:
+        """The label maps that shapes are learned of: training cases, and those without images."""
+        return JoinedLabelMaps((self.train_cases, self.pool_cases))
+
+    @property
     def held_out(self) -> bool:
         """Whether there are validation cases."""
         return self.validation is not None
@@ -71,6 +82,7 @@ class Cohort:
             validation_cases=PreparedCases(
                 self.validation or (), space, memory_limit_bytes=memory_limit_bytes
             ),
+            pool_cases=_prepared_pool(self.pool_cases.cases, space, memory_limit_bytes),
         )
 
     def whole_image(self, case: Case) -> NDArray[np.float32]:
@@ -137,8 +149,51 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
         space,
         train_cases=PreparedCases(train, space, memory_limit_bytes=limit),
         validation_cases=PreparedCases(validation or (), space, memory_limit_bytes=limit),
+        pool_cases=_prepared_pool(_pool_apart(train.pool, data), space, limit),
         decided_by=decisive,
     )
+
+
+def _prepared_pool(
+    pool: Sequence[Case], space: WorkingSpace, memory_limit_bytes: int
+) -> PreparedCases:
+    """Label maps around their structures: what else they hold may be as large as it likes."""
+    return PreparedCases(
+        pool, replace(space, centre="structure"), memory_limit_bytes=memory_limit_bytes
+    )
+
+
+def _pool_apart(pool: Sequence[Case], cases: Iterable[Case]) -> list[Case]:
+    """A pool without the label maps that the cases have themselves."""
+    if not pool:
+        return []
+    known = {_content(case) for case in cases}
+    apart = [case for case in pool if _content(case) not in known]
+    if len(apart) < len(pool):
+        count = len(pool) - len(apart)
+        logger.info("%d label maps of the pool are those of training cases; left out", count)
+    return apart
+
+
+def check_pool_apart(pool: Sequence[Case], test: Iterable[Case]) -> None:
+    """Refuse to learn shapes from the references that are tested on.
+
+    Raises:
+        ConfigError: If a label map of the pool is that of a test case.
+        DataError: If a file cannot be read.
+    """
+    tested = {_content(case): case.id for case in test} if pool else {}
+    both = [tested[content] for case in pool if (content := _content(case)) in tested]
+    if both:
+        raise ConfigError(
+            f"{len(both)} label maps of the pool are those of test cases: {few(both)}; take them "
+            "out of the pool"
+        )
+
+
+def _content(case: Case) -> str:
+    """What the label map of a case holds."""
+    return "" if case.label_map is None else file_digest(case.label_map)
 
 
 def check_network_size(

@@ -14,7 +14,7 @@ from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter, SegmenterDescription
 from shapeguide.models.shape_model import SHAPE_FOLDER, ShapeModel, load_shape_network
 from shapeguide.storage.whole import write_json
-from shapeguide.training.cohort import cohort_of
+from shapeguide.training.cohort import check_pool_apart, cohort_of
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.processes import on_first
 from shapeguide.training.engine.run_folder import (
@@ -52,7 +52,7 @@ def train(
     The same call resumes a killed run and loads a finished one.
 
     Args:
-        dataset: Training cases with label maps and structures.
+        dataset: Training cases with label maps and structures, perhaps with a pool of label maps.
         out: Run folder; what guides and what restores have their own folders inside: `shape`,
             `autoencoder`, `restorer`.
         settings: Settings, or the name of a preset; `guidance="none"` gives the plain baseline.
@@ -75,10 +75,12 @@ def train(
             f"a shape network was given together with guidance {settings.guidance!r}; leave out "
             "one of them"
         )
+    dataset.require_images()
+    check_pool_apart(dataset.pool, test or ())
     on_first(lambda: check_run_folder(folder))
     with locked_run_folder(folder):
         if overwrite:
-            on_first(lambda: clear_run_folder(folder, dataset))
+            on_first(lambda: clear_run_folder(folder, (*dataset, *dataset.pool)))
         guide = _given_guide(shape_network)
         segmenter = _train_stages(dataset, folder, settings, guide=guide, progress=progress)
         if test is not None:

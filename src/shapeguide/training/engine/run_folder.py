@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +68,13 @@ UNUSED_SETTINGS: dict[str, tuple[str, ...]] = {
 
 
 def claim_run_folder(
-    folder: Path, *, stage: str, settings: TrainSettings, train: Dataset, validation: Dataset | None
+    folder: Path,
+    *,
+    stage: str,
+    settings: TrainSettings,
+    train: Dataset,
+    validation: Dataset | None,
+    pool: Sequence[Case] = (),
 ) -> bool:
     """Make the folder of a run, or take up the one that the same run left.
 
@@ -83,6 +89,7 @@ def claim_run_folder(
         settings: Those of this start.
         train: Cases to train on.
         validation: Cases held out of them, if any.
+        pool: Label maps without images that shapes are learned of, if any.
 
     Returns:
         Whether the run is already finished.
@@ -96,7 +103,9 @@ def claim_run_folder(
     identity = {
         "stage": stage,
         "settings": settings.model_dump(mode="json", exclude={"machine"}),
-        "dataset": dataset_identity(train, validation=validation),
+        "dataset": dataset_identity(
+            train, validation=validation, **({"pool": pool} if pool else {})
+        ),
     }
     found = claim(
         folder,
@@ -173,7 +182,7 @@ def branch(source: Path, folder: Path) -> None:
         raise CheckpointError(f"cannot branch from {source}: {reason(error)}") from error
 
 
-def dataset_identity(train: Dataset, **others: Dataset | None) -> dict[str, Any]:
+def dataset_identity(train: Dataset, **others: Iterable[Case] | None) -> dict[str, Any]:
     """What decides on everything that is made from some cases: which they are, what they hold.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.prepared_cases import LabelMapSource
 from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.boxes import Box
@@ -95,7 +95,7 @@ class MaskBank:
         return torch.cat([masks[: count - copies], corrupt(masks[:copies], generator=generator)])
 
 
-def mask_bank(cases: PreparedCases, settings: TrainSettings) -> MaskBank:
+def mask_bank(cases: LabelMapSource, settings: TrainSettings) -> MaskBank:
     """Masks of prepared cases: on the whole working grid, or cropped around each structure.
 
     The other poses remove position, so a crop loses nothing and costs a fraction; translations then

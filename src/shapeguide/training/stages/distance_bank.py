@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shapeguide.data.prepare import PreparedLabelMap
-from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.prepared_cases import LabelMapSource
 from shapeguide.disturbing.probabilities import unit_mm
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.boxes import foreground_box, grown_box
@@ -45,7 +45,7 @@ class DistanceBank:
         return i, j, k
 
 
-def fill_bank(cases: PreparedCases, structures: int, *, memory_limit_bytes: int) -> DistanceBank:
+def fill_bank(cases: LabelMapSource, structures: int, *, memory_limit_bytes: int) -> DistanceBank:
     """Signed distances of all cases in the window that holds all their structures.
 
     Args:
@@ -106,7 +106,7 @@ def edge_distance_mm(
     return distance_mm.clip(min=ABSENT_MM).astype(np.float32)
 
 
-def _window_of(cases: PreparedCases) -> tuple[slice, ...]:
+def _window_of(cases: LabelMapSource) -> tuple[slice, ...]:
     """Bounding box of all structures of all cases with a margin, within the working space."""
     united = np.zeros(cases.space.spatial_shape, dtype=np.bool_)
     for case in cases.label_maps():
@@ -119,7 +119,7 @@ def _window_of(cases: PreparedCases) -> tuple[slice, ...]:
 
 
 def _offsets(
-    cases: PreparedCases, window: tuple[slice, ...], structures: int
+    cases: LabelMapSource, window: tuple[slice, ...], structures: int
 ) -> tuple[tuple[float, float, float], ...]:
     """Those of `DistanceBank`; 0 for a structure that no case holds."""
     middle = np.array([(part.start + part.stop - 1) / 2 for part in window])
@@ -133,7 +133,7 @@ def _offsets(
     return tuple((float(i), float(j), float(k)) for i, j, k in np.round(means, 2))
 
 
-def _units_mm(cases: PreparedCases, structures: int) -> tuple[float, ...]:
+def _units_mm(cases: LabelMapSource, structures: int) -> tuple[float, ...]:
     """Unit of each structure by its mean volume over the cases that hold it."""
     counts = np.stack(
         [

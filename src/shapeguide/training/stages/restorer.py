@@ -88,9 +88,9 @@ class RestorerStage:
 
     @cached_property
     def bank(self) -> DistanceBank:
-        """Distances of all training cases."""
+        """Distances of all training cases, and of the label pool."""
         return fill_bank(
-            self.cohort.train_cases,
+            self.cohort.shapes,
             len(self.cohort.structures),
             memory_limit_bytes=self.settings.data.memory_limit_bytes,
         )

@@ -114,7 +114,8 @@ class SegmentationStage:
         return guide_loss(self.guide, self.cohort, self.settings)
 
     def check(self) -> None:
-        """Refuse a guide that does not fit."""
+        """Refuse cases without images, and a guide that does not fit."""
+        self.cohort.train.require_images()
         _ = self.guiding
 
     def learner(self) -> nn.Module:

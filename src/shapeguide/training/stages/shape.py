@@ -87,8 +87,8 @@ class ShapeStage:
 
     @cached_property
     def bank(self) -> MaskBank:
-        """Masks of the training cases."""
-        return mask_bank(self.cohort.train_cases, self.settings)
+        """Masks of the training cases and of the label pool."""
+        return mask_bank(self.cohort.shapes, self.settings)
 
     @cached_property
     def network(self) -> ShapeNetwork:
@@ -108,12 +108,13 @@ class ShapeStage:
     def check(self) -> None:
         """Refuse too small a batch, or a population of one."""
         check_batch(self.course)
-        train = self.cohort.train
-        if len(train) < SMALLEST_POPULATION:
+        train, count = self.cohort.train, len(self.cohort.shapes)
+        if count < SMALLEST_POPULATION:
             raise ConfigError(
                 f"{train.name}: the shape stage needs label maps of at least "
-                f"{SMALLEST_POPULATION} cases to learn how people differ, found {len(train)}; add "
-                "cases, give a shape network trained on others, or train without guidance"
+                f"{SMALLEST_POPULATION} cases to learn how people differ, found {count}; add "
+                "cases or a label pool, give a shape network trained on others, or train without "
+                "guidance"
             )
 
     def learner(self) -> nn.Module:

@@ -121,6 +121,7 @@ def run_stage(stage: Stage[ModelT_co], *, run_dir: str | Path, progress: bool) -
                 settings=settings,
                 train=cohort.train,
                 validation=cohort.validation,
+                pool=cohort.pool_cases.cases,
             )
         )
         if not finished:
@@ -131,8 +132,9 @@ def run_stage(stage: Stage[ModelT_co], *, run_dir: str | Path, progress: bool) -
 def _train(stage: Stage[Any], folder: Path, progress: bool) -> None:
     cohort, machine = stage.cohort, stage.settings.machine
     logger.info(
-        "%s: %d training cases, %d held out for validation",
+        "%s: %d training cases, %d held out for validation%s",
         stage.title, len(cohort.train), len(cohort.validation or ()),
+        f", {len(cohort.pool_cases)} label maps without images" if cohort.pool_cases else "",
     )  # fmt: skip
     cohort.check_structures_occur()
     fabric = start_fabric(machine, precision=stage.precision)

@@ -18,6 +18,7 @@ from shapeguide.losses import (
     LossTerms,
     ShapeLoss,
     cross_entropy_loss,
+    deep_supervision_loss,
     dice_loss,
     hard_cap,
     smooth_cap,
@@ -117,6 +118,21 @@ def test_losses_refuse_different_shapes() -> None:
 def test_cross_entropy_of_even_logits_is_the_log_of_the_class_count() -> None:
     logits, classes = torch.zeros((1, 3, 2, 2, 2)), torch.ones((1, 2, 2, 2), dtype=torch.uint8)
     assert cross_entropy_loss(logits, classes).item() == pytest.approx(math.log(3))
+
+
+def test_deep_supervision_compares_with_the_share_of_each_class_at_halving_weight() -> None:
+    reference = torch.zeros((1, 2, 4, 4, 4))
+    reference[:, 1, 0, :2, :2] = 1  # half of the first voxel of the next resolution
+    reference[:, 0] = 1 - reference[:, 1]
+    lower = [torch.zeros((1, 2, 2, 2, 2)), torch.zeros((1, 2, 1, 1, 1))]
+    # Even logits: each voxel is one half, and the cross-entropy the logarithm of 2.
+    expected = 0.0
+    for level, voxels in ((1, 8), (2, 1)):
+        there = 4 / 8**level
+        dice = 1 - 2 * there / 2 / (voxels / 2 + there)
+        expected += (dice + 0.5 * math.log(2)) / 2**level
+    found = deep_supervision_loss(lower, reference, cross_entropy_weight=0.5)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_hard_cap_has_no_gradient_above_and_the_smooth_cap_always_has_one() -> None:

@@ -15,7 +15,7 @@ from shapeguide.losses.distance_maps import (
     boundary_loss,
     signed_distances_mm,
 )
-from shapeguide.losses.region import cross_entropy_loss, dice_loss
+from shapeguide.losses.region import cross_entropy_loss, deep_supervision_loss, dice_loss
 from shapeguide.losses.shape import ShapeLoss, hard_cap, smooth_cap
 from shapeguide.losses.terms import GuideLoss, GuideTerms, LossTerms
 
@@ -33,6 +33,7 @@ __all__ = [
     "balanced",
     "boundary_loss",
     "cross_entropy_loss",
+    "deep_supervision_loss",
     "dice_loss",
     "hard_cap",
     "relative_squared_distance",

@@ -40,6 +40,8 @@ class LossTerms:
     dice: Tensor
     cross_entropy: Tensor | None = None
     """Already weighted."""
+    deep: Tensor | None = None
+    """The sum of the losses at lower resolutions; already weighted."""
     guide: Tensor | None = None
     """The term of what guides; already weighted."""
     figures: Mapping[str, Tensor] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class LossTerms:
     @property
     def total(self) -> Tensor:
         """The sum to minimise."""
-        terms = [self.dice, self.cross_entropy, self.guide]
+        terms = [self.dice, self.cross_entropy, self.deep, self.guide]
         return torch.stack([term for term in terms if term is not None]).sum()
 
     def watched(self) -> dict[str, Tensor]:
@@ -56,6 +58,7 @@ class LossTerms:
         named = {
             "dice": self.dice,
             "cross_entropy": self.cross_entropy,
+            "deep": self.deep,
             "guide": self.guide,
             **self.figures,
         }

@@ -84,11 +84,20 @@ class EncoderDecoder(Encoder):
         Raises:
             ValueError: If I, J or K is not a multiple of 2 ** (levels - 1), or all are only that.
         """
-        *skips, features = self.encoded(images)
-        for level in reversed(range(len(self.decoders))):
-            features = self._run(partial(self._rise, level), features, skips[level])
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(self.decoded(images)[0])
         return logits
+
+    def decoded(self, images: Tensor) -> list[Tensor]:
+        """Features of each level on the way up, from full resolution down to the deepest level.
+
+        Raises:
+            ValueError: As `forward`.
+        """
+        *skips, deepest = self.encoded(images)
+        levels = [deepest]
+        for level in reversed(range(len(self.decoders))):
+            levels.append(self._run(partial(self._rise, level), levels[-1], skips[level]))
+        return levels[::-1]
 
     def _rise(self, level: int, features: Tensor, skip: Tensor) -> Tensor:
         risen = self.upsamplers[level](features)

@@ -10,6 +10,7 @@ import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.models.segmenter import build_segmenter
 from shapeguide.training.engine.checkpoint import CHECKPOINT_FILE
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.run_folder import BRANCH_FILE, RUN_FILE, clear_run_folder
@@ -185,6 +186,35 @@ def test_validation_cases_are_held_out_and_the_best_weights_kept(
     scores = [row for row in read_log(tmp_path / LOG_FILE) if "score" in row]
     assert [row["iteration"] for row in scores] == [2, 4, 6]
     sg.load_segmenter(tmp_path, weights="best", device="cpu")
+
+
+def test_deep_supervision_leaves_every_kind_of_weights_of_the_segmenter_alone(
+    cohort: Dataset, tmp_path: Path
+) -> None:
+    settings = tiny(guidance="none")
+    deep = settings.segmentation.changed(
+        channels=(4, 6, 8), deep_supervision=True, validation_cases=1
+    )
+    sg.train(cohort, out=tmp_path, settings=settings.changed(segmentation=deep), progress=False)
+    logged = [row for row in read_log(tmp_path / LOG_FILE) if "deep" in row]
+    assert logged
+    assert all(row["deep"] > 0 for row in logged)
+    plain = build_segmenter("unet3d", (4, 6, 8), classes=1 + len(cohort.structures))
+    for which in ("last", "best", "average"):
+        network = sg.load_segmenter(tmp_path, weights=which, device="cpu").network
+        assert network.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_deep_supervision_of_a_network_that_does_not_rise_again_is_refused_at_once(
+    cohort: Dataset, tmp_path: Path
+) -> None:
+    settings = tiny(guidance="none")
+    deep = settings.segmentation.changed(segmenter="fcn", deep_supervision=True)
+    with pytest.raises(ConfigError, match="unet3d or vnet"):
+        sg.train_segmenter(
+            cohort, run_dir=tmp_path / "run", settings=settings.changed(segmentation=deep)
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_holding_out_every_case_is_refused(cohort: Dataset, tmp_path: Path) -> None:

@@ -170,6 +170,8 @@ class SegmentationSettings(Settings):
     """Course of the learning rate over the stage."""
     cross_entropy_weight: NotNegative = 0.5
     """Weight of the cross-entropy beside the Dice loss; 0 as published."""
+    deep_supervision: bool = False
+    """Losses at lower resolutions too, each of half the weight of the one above."""
     warped_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of training images that are warped; the others show scans as they come. 1 as
     published."""

@@ -9,10 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import nn
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.losses import GuideLoss
+from shapeguide.models.deep_supervision import (
+    DeeplySupervised,
+    tensors_of_segmenter,
+    trained_segmenter,
+)
 from shapeguide.models.model_files import WEIGHTS_FILES, write_weights
 from shapeguide.models.segmenter import (
     Segmenter,
@@ -114,19 +120,23 @@ class SegmentationStage:
         return guide_loss(self.guide, self.cohort, self.settings)
 
     def check(self) -> None:
-        """Refuse cases without images, and a guide that does not fit."""
+        """Refuse cases without images, a guide that does not fit, and a network without levels."""
         self.cohort.train.require_images()
         _ = self.guiding
+        if self.course.deep_supervision:
+            with torch.device("meta"):
+                self.learner()
 
     def learner(self) -> nn.Module:
-        """The segmenter."""
+        """The segmenter, with the heads of its lower resolutions where they are supervised too."""
         with first_weights(generator_for(self.settings.seed, Stream.SEGMENTATION)):
-            return build_segmenter(
+            segmenter = build_segmenter(
                 self.course.segmenter,
                 self.course.channels,
                 classes=self.cohort.classes,
                 activation_checkpoints=self.settings.machine.activation_checkpoints,
             )
+            return DeeplySupervised(segmenter) if self.course.deep_supervision else segmenter
 
     def task(self, wrapped: nn.Module, state: TrainingState, folder: Path) -> LoopTask:
         """Dice first, then Dice and the guide; validated on held-out cases where there are any."""
@@ -148,7 +158,7 @@ class SegmentationStage:
         """The last weights, the best and the averaged ones, where there are such."""
         found = stated(
             self,
-            state.network,
+            trained_segmenter(state.network),
             folder,
             guidance=self.settings.guidance,
             best_iteration=state.best_iteration,
@@ -157,7 +167,9 @@ class SegmentationStage:
         if state.best_iteration is not None:
             found["weights"]["best"] = digest_now(folder / WEIGHTS_FILES["best"])
         if state.average is not None:
-            found["weights"]["average"] = write_weights(state.average.tensors, folder, "average")
+            found["weights"]["average"] = write_weights(
+                tensors_of_segmenter(state.network, state.average.tensors), folder, "average"
+            )
         return SegmenterDescription(
             **found, segmenter=self.course.segmenter, channels=self.course.channels
         )
@@ -183,4 +195,4 @@ class SegmentationStage:
 
 
 def _keep_best(state: TrainingState, folder: Path) -> None:
-    write_weights(state.network, folder, "best")
+    write_weights(trained_segmenter(state.network), folder, "best")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from shapeguide.data.prepared_cases import PreparedCases
-from shapeguide.losses import GuideLoss, LossTerms, balanced, cross_entropy_loss, dice_loss
+from shapeguide.losses import (
+    GuideLoss,
+    LossTerms,
+    balanced,
+    cross_entropy_loss,
+    deep_supervision_loss,
+    dice_loss,
+)
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.classes import one_hot
 from shapeguide.training.stages.segmentation_batches import LabelledImages
@@ -27,7 +35,9 @@ class SegmentationStep:
     def __call__(self, batch: LabelledImages, iteration: int) -> LossTerms:
         """Loss terms of a batch."""
         images, classes = self.varied(batch)
-        return self.terms(self.network(images).float(), classes, iteration)
+        found = self.network(images)
+        logits, *lower = (found,) if isinstance(found, Tensor) else found
+        return self.terms(logits.float(), classes, iteration, lower=lower)
 
     def varied(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
         """Images (B, 1, I, J, K) and class indices (B, I, J, K), varied as was drawn for them."""
@@ -38,8 +48,10 @@ class SegmentationStep:
             images = vary_intensities(images, batch.intensities)
         return images, classes
 
-    def terms(self, logits: Tensor, classes: Tensor, iteration: int) -> LossTerms:
-        """Loss terms of logits (B, 1 + structures, I, J, K)."""
+    def terms(
+        self, logits: Tensor, classes: Tensor, iteration: int, *, lower: Sequence[Tensor] = ()
+    ) -> LossTerms:
+        """Loss terms of logits (B, 1 + structures, I, J, K), and of those of lower resolutions."""
         chosen = self.settings.segmentation
         # Balancing asks for gradients up to here; a node of our own keeps Fabric's hook out of it.
         logits = logits.view_as(logits)
@@ -49,15 +61,20 @@ class SegmentationStep:
         cross_entropy = None
         if chosen.cross_entropy_weight:
             cross_entropy = chosen.cross_entropy_weight * cross_entropy_loss(logits, classes)
+        deep = None
+        if lower:
+            weight = chosen.cross_entropy_weight
+            deep = deep_supervision_loss(lower, reference, cross_entropy_weight=weight)
         if self.guide is None or iteration < chosen.dice_iterations:
-            return LossTerms(dice, cross_entropy)
+            return LossTerms(dice, cross_entropy, deep)
         found = self.guide.guide(probabilities, reference)
         weight = self.settings.guide_weight(iteration + 1 - chosen.dice_iterations)
         if not self.settings.is_balanced:
-            return LossTerms(dice, cross_entropy, weight * found.loss, found.figures)
+            return LossTerms(dice, cross_entropy, deep, weight * found.loss, found.figures)
         base = LossTerms(dice, cross_entropy).total
         term, scale = balanced(base, found.loss, logits, share=weight)
-        return LossTerms(dice, cross_entropy, term, {**found.figures, "guidance_scale": scale})
+        figures = {**found.figures, "guidance_scale": scale}
+        return LossTerms(dice, cross_entropy, deep, term, figures)
 
 
 @torch.no_grad()

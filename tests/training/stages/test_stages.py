@@ -18,6 +18,7 @@ from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages.case_order import CaseOrder
 from shapeguide.training.stages.classes import one_hot
+from shapeguide.training.stages.stage import lay_out
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +329,22 @@ def test_every_case_comes_once_in_each_round() -> None:
     seen = [index for iteration in range(5) for index in order.of(iteration)]
     assert sorted(seen[:5]) == sorted(seen[5:]) == [0, 1, 2, 3, 4]
     assert seen == [index for iteration in range(5) for index in order.of(iteration)]
+
+
+@pytest.mark.parametrize(("channels", "last"), [((8, 16), True), ((16, 32), False)])
+def test_weights_of_few_channels_are_laid_out_anew_and_stay_the_same(
+    channels: tuple[int, ...], last: bool
+) -> None:
+    network = build_segmenter("unet3d", channels, classes=2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    lay_out(network)
+    assert same(before, network.state_dict())
+    formats = {
+        weights.is_contiguous(memory_format=torch.channels_last_3d)
+        for weights in network.parameters()
+        if weights.shape[2:] == (3, 3, 3) and weights.shape[1] > 1
+    }
+    assert formats == {last}
 
 
 def test_one_hot_has_a_channel_for_each_class() -> None:

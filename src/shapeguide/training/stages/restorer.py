@@ -111,13 +111,7 @@ class RestorerStage:
     def learner(self) -> nn.Module:
         """A network on the coarse grid of the training; its weights are those of the restorer."""
         with first_weights(generator_for(self.settings.seed, Stream.RESTORER)):
-            network = ShapeRestorer(
-                self.cohort.classes, channels=self.course.channels, coarsening=1
-            )
-        # In this layout of the weights convolutions in bf16 take a quarter less time.
-        for weights in (weights for weights in network.parameters() if weights.ndim == 5):
-            weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
-        return network
+            return ShapeRestorer(self.cohort.classes, channels=self.course.channels, coarsening=1)
 
     def task(self, wrapped: nn.Module, state: TrainingState, folder: Path) -> LoopTask:
         """It gives back clean maps for spoilt ones."""

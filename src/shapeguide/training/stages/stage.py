@@ -26,6 +26,9 @@ from shapeguide.vocabulary import Precision
 ModelT_co = TypeVar("ModelT_co", covariant=True)
 QualityT = TypeVar("QualityT", bound=Quality)
 
+FULL_VECTOR = 16
+"""Channels that a CPU convolves at once."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -139,6 +142,7 @@ def _train(stage: Stage[Any], folder: Path, progress: bool) -> None:
     cohort.check_structures_occur()
     fabric = start_fabric(machine, precision=stage.precision)
     learner = stage.learner()
+    lay_out(learner)
     optimizer = torch.optim.Adam(learner.parameters(), lr=stage.course.learning_rate)
     wrapped, optimizer = fabric.setup(learner, optimizer)
     average = WeightAverage(learner, stage.average_decay) if stage.average_decay else None
@@ -154,6 +158,18 @@ def _train(stage: Stage[Any], folder: Path, progress: bool) -> None:
     train_loop(state, plan, task, run_dir=folder, fabric=fabric)
     learner.eval().requires_grad_(False)
     on_first(lambda: write_description(stage.describe(state, folder), folder))
+
+
+def lay_out(network: nn.Module) -> None:
+    """Lay out the weights so that a CPU convolves fastest.
+
+    Where a level has too few channels to fill its vectors, that is with channels last, by a
+    quarter; other networks are faster as they are.
+    """
+    weights = [one for one in network.parameters() if one.ndim == 5]
+    if any(len(one) < FULL_VECTOR and max(one.shape[2:]) > 2 for one in weights):
+        for one in weights:
+            one.data = one.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def stated(stage: Stage[Any], network: nn.Module, folder: Path, **notes: Any) -> dict[str, Any]:

@@ -47,6 +47,8 @@ DEVELOPMENT_HEADS = ("1000", "1006", "1012", "1036")
 TRIALS: dict[str, dict[str, Any]] = {
     "base": {},
     "deep": {"deep_supervision": True},
+    "faults": {"scanner_faults": 0.15},
+    "deep-faults": {"scanner_faults": 0.15, "deep_supervision": True},
     "lr1e-3": {"learning_rate": 1e-3},
     "lr5e-3": {"learning_rate": 5e-3},
     "batch1": {"batch_size": 1, "dice_iterations": 2},

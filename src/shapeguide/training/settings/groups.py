@@ -178,6 +178,9 @@ class SegmentationSettings(Settings):
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
     published."""
+    scanner_faults: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Chance of a training image to have each of these faults: a missing or faint slab, uneven
+    gain, ghosts, thick slices, strong noise; 0 for none."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The average of the weights keeps this share of itself in each iteration; 0 keeps none."""
     validation_cases: CountOrZero | None = None

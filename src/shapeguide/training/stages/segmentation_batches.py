@@ -12,6 +12,7 @@ from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.training.engine.seeds import Stream, generator_for
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.case_order import CaseOrder
+from shapeguide.training.stages.faults import Faults, draw_faults
 from shapeguide.training.stages.variation import Intensities, Warps, draw_intensities, draw_warps
 
 
@@ -25,6 +26,8 @@ class LabelledImages(NamedTuple):
     warps: Warps
     intensities: Intensities | None = None
     """None leaves them as they are."""
+    faults: Faults | None = None
+    """None makes none."""
 
 
 class SegmentationBatches(TorchDataset[LabelledImages]):
@@ -50,4 +53,8 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
         intensities = None
         if course.intensity_augmentation:
             intensities = draw_intensities(images.shape, generator=generator)
-        return LabelledImages(images, classes, warps, intensities)
+        faults = None
+        if course.scanner_faults:
+            share = course.scanner_faults
+            faults = draw_faults(images.shape, share=share, generator=generator)
+        return LabelledImages(images, classes, warps, intensities, faults)

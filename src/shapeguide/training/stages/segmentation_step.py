@@ -19,6 +19,7 @@ from shapeguide.losses import (
 )
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.classes import one_hot
+from shapeguide.training.stages.faults import make_faulty
 from shapeguide.training.stages.segmentation_batches import LabelledImages
 from shapeguide.training.stages.variation import vary_intensities, warp_batch
 
@@ -44,6 +45,8 @@ class SegmentationStep:
         images, classes = warp_batch(
             batch.images, batch.classes, batch.warps, spacing_mm=self.spacing_mm
         )
+        if batch.faults is not None:
+            images = make_faulty(images, batch.faults, spacing_mm=self.spacing_mm)
         if batch.intensities is not None:
             images = vary_intensities(images, batch.intensities)
         return images, classes

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from shapeguide.disturbing.scanner import bent
 from shapeguide.geometry.warp import draw_affine_warps, warp_classes, warp_images
 from shapeguide.geometry.warp_limits import WarpLimits
 
@@ -122,8 +123,7 @@ def vary_intensities(images: Tensor, changes: Intensities) -> Tensor:
         )
     )
     low, high = images.amin((1, 2, 3, 4), keepdim=True), images.amax((1, 2, 3, 4), keepdim=True)
-    reach = (high - low).clamp(min=1e-6)
-    varied = ((images - low) / reach) ** log_gamma.exp() * reach + low
+    varied = bent(images, log_gamma.exp(), low=low, high=high)
     varied = varied * contrast + brightness
     blurred = functional.avg_pool3d(varied, 3, stride=1, padding=1, count_include_pad=False)
     varied = torch.lerp(varied, blurred, blur.clamp(min=0))

@@ -103,11 +103,16 @@ def test_a_pool_is_a_folder_a_pattern_or_a_dataset(
         (tmp_path / "ma*" / "*_seg", ["ps_0", "ps_1", "ps_2"]),
         (maps / "{person}_seg.nii", ["0", "1", "2"]),
         (read_dataset(maps, labels="*_seg"), ["0", "1", "2"]),
-        (tmp_path / "data", ["a", "b"]),
+        (tmp_path / "data", ["a_2", "b_2"]),
     ):
         pool = labelled.with_label_pool(source).pool
         assert [case.id for case in pool] == ids
         assert not any(case.has_image for case in pool)
+    twice = labelled.with_label_pool(maps).with_label_pool(maps).pool
+    assert [(case.id, case.person) for case in twice[2:4]] == [
+        ("2_seg", "2_seg"),
+        ("0_seg_2", "0_seg"),
+    ]
     train, test = labelled.with_label_pool(maps).fold(0, count=2)
     assert len(train.pool) == len(test.pool) == 3
 

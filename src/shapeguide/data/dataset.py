@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count as numbers_from
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,13 @@ class Dataset:
         structures = tuple(Structure(one.name, given[one.name]) for one in self.structures)
         check_structures(structures)
         cases = source.cases if isinstance(source, Dataset) else label_maps_at(Path(source))
-        added = (
-            replace(case.without_image(), structures=structures, named_ids=frozenset())
-            for case in cases
-        )
+        taken = {case.id for case in (*self.cases, *self.pool)}
+        added = []
+        for case in cases:
+            found = next(name for name in _names_like(case.id) if name not in taken)
+            taken.add(found)
+            alone = replace(case.without_image(), id=found, group=case.person)
+            added.append(replace(alone, structures=structures, named_ids=frozenset()))
         return replace(self, pool=(*self.pool, *added))
 
     def require_images(self) -> None:
@@ -443,6 +447,12 @@ def check_apart(train: Dataset, test: Dataset) -> None:
 
 def _each(given: int | str | Iterable[int | str]) -> Iterable[int | str]:
     return (given,) if isinstance(given, int | str) else given
+
+
+def _names_like(name: str) -> Iterator[str]:
+    """The name, and others that tell of it."""
+    yield name
+    yield from (f"{name}_{number}" for number in numbers_from(2))
 
 
 def _printable(name: object) -> str:

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from shapeguide.errors import DataError
-from shapeguide.report.page import Card, Page, Picture, Section, Table, render_page, write_page
+from shapeguide.report.page import (
+    Card,
+    Page,
+    Picture,
+    Section,
+    Table,
+    render_page,
+    with_units,
+    write_page,
+)
 from shapeguide.report.theme import LIGHT, as_png, new_figure
 
 
@@ -33,6 +42,10 @@ def test_the_page_shows_numbers_and_words() -> None:
     html = render_page(page_with())
     for text in ("0.871", "0.870", "No clear difference.", "One sentence.", "a note", "scores/"):
         assert text in html
+
+
+def test_a_number_stays_on_the_line_of_its_unit() -> None:
+    assert with_units("6.61 mm (95 % interval), 3 mmm") == "6.61\xa0mm (95\xa0% interval), 3 mmm"
 
 
 def test_names_are_escaped_wherever_they_stand() -> None:

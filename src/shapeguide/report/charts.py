@@ -16,6 +16,8 @@ SMOOTHED_SHARE = 0.06
 """Width of the moving average, as a share of the points of a line."""
 PANEL_INCHES = (3.35, 2.75)
 LONGEST_ROW = 3
+DISTANCES_INCHES = 6.4
+"""Width of a panel of distances beside others."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,10 @@ def distance_figure(panels: Sequence[DistancePanel], theme: Theme) -> Figure:
     Raises:
         ValueError: If there is no panel.
     """
-    figure, grid = _panel_grid(len(panels), theme, width=6.4)
+    # A lone panel takes the whole row, so that its words are as large as those of other figures.
+    row_inches = LONGEST_ROW * PANEL_INCHES[0]
+    width = max(DISTANCES_INCHES, row_inches / max(1, len(panels)))
+    figure, grid = _panel_grid(len(panels), theme, width=width)
     for axes, panel in zip(grid, panels, strict=False):
         style_axes(axes, theme, title=f"{panel.title}: {panel.summary}")
         axes.grid(visible=False, axis="y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from shapeguide.errors import DataError, reason
 from shapeguide.storage.whole import write_text
 
 TEMPLATE = "page.html.jinja"
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
@@ -96,7 +98,13 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["with_units"] = with_units
     return environment.get_template(TEMPLATE).render(page=page, sources=_sources(page))
+
+
+def with_units(text: str) -> str:
+    """The text, of which no line ends between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=%|mm\b)", NO_BREAK_SPACE, text)
 
 
 def _sources(page: Page) -> Mapping[Path, str]:

@@ -314,7 +314,7 @@ def _run_section(
                 title="Time",
                 headings=("step", "wall-clock time"),
                 rows=(*times, ("together", f"{sum(seconds.values()):.0f} s")),
-                note="Up to this page. A step that was resumed counts from its last start.",
+                note="Up to this page, over all starts of a step.",
             ),
         ),
     )

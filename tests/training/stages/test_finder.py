@@ -15,6 +15,7 @@ import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.resample import resample_volume
+from shapeguide.models import finder_model
 from shapeguide.models.finder_model import Finder, load_finder
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.training.cohort import cohort_of
@@ -147,6 +148,26 @@ def test_what_is_cut_away_is_absent_and_what_is_left_is_found(finder: Finder) ->
     padded = resample_volume(volume, sg.Grid((96, 112, 96), wide), outside=0.0)
     for name, centre_mm in centres_mm(labels).items():
         assert np.abs(np.array(finder.find(padded)[name].centre_mm) - centre_mm).max() < 4.0
+
+
+def test_of_two_heads_in_a_scan_one_is_taken_for_each_structure(finder: Finder) -> None:
+    (first, labels), (second, others) = head(104), head(105)
+    both = np.concatenate([first, np.zeros_like(first[:8]), second])
+    found = finder.find(sg.Volume(both, sg.Grid(both.shape, AFFINE)))
+    beside_mm = np.array([(SHAPE[0] + 8) * SPACING_MM, 0, 0])
+    for name, centre_mm in centres_mm(labels).items():
+        either = [centre_mm, centres_mm(others)[name] + beside_mm]
+        assert min(np.abs(found[name].centre_mm - one).max() for one in either) < 6.0
+
+
+def test_scan_far_larger_than_a_head_is_seen_in_blocks(
+    finder: Finder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, labels = head(106)
+    monkeypatch.setattr(finder_model, "LARGEST_AT_ONCE", 24)
+    found = finder.find(sg.Volume(image, sg.Grid(SHAPE, AFFINE)))
+    for name, centre_mm in centres_mm(labels).items():
+        assert np.abs(np.array(found[name].centre_mm) - centre_mm).max() < 6.0
 
 
 def test_head_that_lacks_a_structure_has_none_of_it(finder: Finder) -> None:

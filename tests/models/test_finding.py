@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from shapeguide.models.finder_model import _shown
 from shapeguide.models.finder_network import FinderNetwork, _blocks, _voxels
-from shapeguide.models.finding import locate
+from shapeguide.models.finding import frame_of, locate
 
 
 def probabilities(*filled: tuple[tuple[slice, slice, slice], float]) -> np.ndarray:
@@ -50,10 +49,11 @@ def test_less_than_the_least_size_is_absent() -> None:
 def test_image_is_shown_without_empty_margins_and_padded_to_the_training_shape() -> None:
     image = np.full((40, 9, 12), -2.0, dtype=np.float32)
     image[25:30, 2:7, 3:5] = 1.0
-    seen, first = _shown(image, (8, 16, 8), 8)
+    frame = frame_of(image, (8, 16, 8), 8)
+    seen = frame.cut_out(image, image.min())
     assert seen.shape == (8, 16, 8)
     assert set(np.unique(seen)) == {-2.0, 1.0}
-    middle = np.argwhere(seen > 0).mean(axis=0) + first
+    middle = np.argwhere(seen > 0).mean(axis=0) + frame.first
     assert middle.tolist() == np.argwhere(image > 0).mean(axis=0).tolist()
 
 

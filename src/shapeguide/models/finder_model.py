@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from shapeguide.data.prepare import prepare_volume
 from shapeguide.data.working_space import WorkingSpace
-from shapeguide.geometry.boxes import foreground_box
 from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.machine import choose_device
 from shapeguide.models.finder_network import FinderNetwork, finder_divisor
-from shapeguide.models.finding import FoundStructure, Place, locate
+from shapeguide.models.finding import FoundStructure, Place, frame_of, locate
 from shapeguide.models.levels import check_lengths
-from shapeguide.models.model_files import ModelDescription, load_network, read_description
+from shapeguide.models.model_files import Length, ModelDescription, load_network, read_description
 from shapeguide.models.quality import FindingQuality
 
 FINDER_FOLDER = "finder"
@@ -42,10 +41,17 @@ class FinderDescription(ModelDescription):
     smallest_mm3: tuple[PositiveMm3, ...]
     """Volume of each structure in the training case that has least of it."""
     quality: tuple[FindingQuality, ...]
+    shown_shape: tuple[Length, Length, Length]
+    """Voxels that the network is shown at least."""
+
+    @property
+    def seen_shape(self) -> tuple[int, int, int]:
+        """Voxels that the network sees at once, of a head like those of the training."""
+        return self.shown_shape
 
     @model_validator(mode="after")
     def _check_shape(self) -> FinderDescription:
-        check_lengths(self.space.spatial_shape, finder_divisor(self.channels), "finder")
+        check_lengths(self.shown_shape, finder_divisor(self.channels), "finder")
         found = (len(self.smallest_mm3), len(self.quality))
         if found != (len(self.structures),) * 2:
             raise ValueError(
@@ -67,6 +73,8 @@ class Finder:
     """Volume of each structure in the training case that has least of it."""
     quality: tuple[FindingQuality, ...]
     """One row for each structure."""
+    shown_shape: tuple[int, int, int]
+    """Voxels that the network is shown at least: as many as hold every training head."""
     divisor: int
     """The network takes spatial shapes that are multiples of this."""
 
@@ -106,10 +114,10 @@ class Finder:
 
     def places(self, image: NDArray[np.float32]) -> list[Place | None]:
         """Where each structure lies in an image in the finder's space, of any shape (I, J, K)."""
-        seen, first = _shown(image, self.space.spatial_shape, self.divisor)
+        frame = frame_of(image, self.shown_shape, self.divisor)
         least = np.array(self.smallest_mm3) * LEAST_SHARE / prod(self.space.spacing_mm)
-        found = locate(self._probabilities(seen), least.tolist())
-        return [place and Place(place.centre + first, place.voxels) for place in found]
+        found = locate(self._probabilities(frame.cut_out(image, image.min())), least.tolist())
+        return [place and Place(place.centre + frame.first, place.voxels) for place in found]
 
     @torch.inference_mode()
     def _probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -153,33 +161,9 @@ def load_finder(folder: str | Path, *, device: str = "auto") -> Finder:
         space=description.space,
         smallest_mm3=description.smallest_mm3,
         quality=description.quality,
+        shown_shape=description.shown_shape,
         divisor=network.divisor,
     )
-
-
-def _shown(
-    image: NDArray[np.float32], least_shape: tuple[int, int, int], divisor: int
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """What the network is shown of an image, and the index of its first voxel in the image.
-
-    Margins of nothing but the smallest value are left out, because the network normalises by all
-    that it sees; then it is padded with that value to the shape of the training at least.
-    """
-    lowest = image.min()
-    box = foreground_box(image > lowest) or tuple(slice(0, length) for length in image.shape)
-    part = image[box]
-    wanted = [
-        -(-max(length, least) // divisor) * divisor
-        for length, least in zip(part.shape, least_shape, strict=True)
-    ]
-    before = [(want - length) // 2 for want, length in zip(wanted, part.shape, strict=True)]
-    seen = np.full(wanted, lowest, dtype=np.float32)
-    inner = tuple(
-        slice(start, start + length) for start, length in zip(before, part.shape, strict=True)
-    )
-    seen[inner] = part
-    first = [part.start - start for part, start in zip(box, before, strict=True)]
-    return seen, np.array(first, dtype=np.float64)
 
 
 def _in_blocks(network: object, images: Tensor, largest: int) -> Tensor:

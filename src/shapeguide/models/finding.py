@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from shapeguide.geometry.boxes import foreground_box, grown_box
+from shapeguide.geometry.boxes import Box, foreground_box, grown_box
 from shapeguide.metrics.components import TOUCHING, largest_component
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 NEIGHBOURHOOD_VOXELS = 2
 """Probability this near to a component counts with it."""
+MARGIN_SHARE = 0.01
+"""Intensities up to this share of the range above the lowest count as nothing: resampling rounds,
+and blurs an edge into what is beyond it."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,58 @@ class Place:
     """Its centre of mass, a voxel index with fractions, shape (3,)."""
     voxels: float
     """Its size, fractions of voxels counted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The part of an array of voxels that a network is shown, with a margin where it ends."""
+
+    box: Box
+    """What is shown of the array."""
+    before: tuple[int, int, int]
+    """Voxels of margin ahead of it."""
+    spatial_shape: tuple[int, int, int]
+
+    @property
+    def first(self) -> NDArray[np.float64]:
+        """Index in the array of the first voxel that is shown, shape (3,)."""
+        starts = [part.start for part in self.box]
+        return np.subtract(starts, self.before, dtype=np.float64)
+
+    def cut_out(self, array: NDArray[ScalarT], margin: ScalarT) -> NDArray[ScalarT]:
+        """What is shown of an array (I, J, K), with this value in the margin."""
+        part = array[self.box]
+        shown = np.full(self.spatial_shape, margin, dtype=array.dtype)
+        i, j, k = (
+            slice(start, start + length)
+            for start, length in zip(self.before, part.shape, strict=True)
+        )
+        shown[i, j, k] = part
+        return shown
+
+
+def frame_of(image: NDArray[np.float32], least_shape: tuple[int, int, int], divisor: int) -> Frame:
+    """All of an image but for margins of nothing but its lowest value.
+
+    A network that normalises by all that it sees should not see how much nothing there is around a
+    head.
+
+    Args:
+        image: Intensities, shape (I, J, K).
+        least_shape: What is shown is at least this large, with new margins.
+        divisor: Its lengths are multiples of this.
+    """
+    i, j, k = image.shape
+    lowest, highest = float(image.min()), float(image.max())
+    something = image > lowest + MARGIN_SHARE * (highest - lowest)
+    box = foreground_box(something) or (slice(0, i), slice(0, j), slice(0, k))
+    lengths = [part.stop - part.start for part in box]
+    i, j, k = (
+        -(-max(length, least) // divisor) * divisor
+        for length, least in zip(lengths, least_shape, strict=True)
+    )
+    before = [(wanted - length) // 2 for wanted, length in zip((i, j, k), lengths, strict=True)]
+    return Frame(box, (before[0], before[1], before[2]), (i, j, k))
 
 
 def locate(probabilities: NDArray[np.float32], least_voxels: Sequence[float]) -> list[Place | None]:

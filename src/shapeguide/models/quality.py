@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 LOWEST_AUC = 0.75
 LOWEST_RATIO = 1.2
@@ -15,6 +15,8 @@ MOST_MISSED = 0.05
 """A finder that misses more structures that are there, or reports more that are not, has failed."""
 SMALLEST_DICE = 0.5
 """An autoencoder that reproduces an untouched label map worse than this has failed."""
+
+Millimetres: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +154,9 @@ class FindingQuality(Quality):
     """Views that show the structure whole."""
     missed: int
     """Those of them in which it was not found."""
-    median_mm: float | None
+    median_mm: Millimetres | None
     """Median distance from the found centre of mass to the true one; None if never found."""
-    largest_mm: float | None
+    largest_mm: Millimetres | None
     """Largest error of the centre along any axis; None if never found."""
     gone: int
     """Views that show nothing of the structure."""

@@ -25,7 +25,7 @@ from shapeguide.training.stages import finder as finder_stage
 from shapeguide.training.stages import finder_step
 from shapeguide.training.stages.finder import FinderStage, finder_space, train_finder
 from shapeguide.training.stages.finder_step import finder_terms
-from shapeguide.training.stages.finder_views import FinderBatches, draw_views, shown
+from shapeguide.training.stages.finder_views import FinderBatches, FramedCases, draw_views, shown
 
 SHAPE, SPACING_MM = (48, 56, 48), 2.0
 CASES = 6
@@ -91,7 +91,7 @@ def tiny(**changes: Any) -> TrainSettings:
 @pytest.fixture(scope="module")
 def finder(heads: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Finder:
     folder = tmp_path_factory.mktemp("run") / "finder"
-    settings = tiny(iterations=130, channels=(12, 24, 48), learning_rate=1e-2)
+    settings = tiny(iterations=130, channels=(12, 24, 48))
     return train_finder(heads, run_dir=folder, settings=settings, progress=False)
 
 
@@ -196,14 +196,14 @@ def test_batches_depend_on_seed_and_iteration_alone_and_cuts_take_labels_along(
     settings = tiny()
     cohort = cohort_of(heads, settings)
     own = cohort.in_space(finder_space(cohort, settings.finder), memory_limit_bytes=2**30)
-    batches = FinderBatches(own.train_cases, settings, divisor=4)
-    again = FinderBatches(own.train_cases, settings, divisor=4)
+    framed = FramedCases(own.train_cases, divisor=4)
+    batches, again = (FinderBatches(framed, settings) for _ in range(2))
     again[0]
     for first, second in zip(batches[3], again[3], strict=True):
         if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
             assert torch.equal(first, second)
     assert not torch.equal(batches[3].warps, batches[4].warps)
-    views = draw_views(own.train_cases, [0], divisor=4, generator=torch.Generator().manual_seed(0))
+    views = draw_views(framed, [0], generator=torch.Generator().manual_seed(0))
     still = torch.eye(3, 4, dtype=torch.float64)[None]
     lost = torch.tensor([[[[0.5, 1.0], [0.0, 1.0], [0.0, 1.0]]]])
     images, classes = shown(views._replace(warps=still, lost=lost), spacing_mm=(4.0,) * 3)
@@ -216,9 +216,9 @@ def test_batches_depend_on_seed_and_iteration_alone_and_cuts_take_labels_along(
 def test_absent_structure_that_is_predicted_costs() -> None:
     classes = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
     sure, wrong = (torch.zeros(1, 2, 8, 8, 8) for _ in range(2))
-    sure[:, 0] = 10
-    wrong[:, 0] = 10
-    wrong[:, :, 2:5, 2:5, 2:5] = torch.tensor([0.0, 10.0])[None, :, None, None, None]
+    sure[:, 0] = 15
+    wrong[:, 0] = 15
+    wrong[:, :, 2:5, 2:5, 2:5] = torch.tensor([0.0, 15.0])[None, :, None, None, None]
     assert float(finder_terms(sure, classes).dice) < 0.05
     assert float(finder_terms(wrong, classes).dice) > 0.9
 

@@ -142,7 +142,7 @@ class FinderSettings(Settings):
     """Channels of the levels of its U-Net; the first sees blocks of 2 voxels along each edge."""
     batch_size: Count = 2
     """Cases in a batch."""
-    learning_rate: Positive = 5e-3
+    learning_rate: Positive = 1e-2
     """Learning rate of Adam, at the start."""
     decay: Decay = "cosine"
     """Course of the learning rate over the stage."""

@@ -23,7 +23,7 @@ from shapeguide.training.engine.seeds import Stream, first_weights, generator_fo
 from shapeguide.training.settings.groups import FinderSettings, TrainSettings
 from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.finder_step import finder_terms, measure_finding
-from shapeguide.training.stages.finder_views import FinderBatches, Views, shown
+from shapeguide.training.stages.finder_views import FinderBatches, FramedCases, Views, shown
 from shapeguide.training.stages.stage import run_stage, stated, told
 from shapeguide.vocabulary import Precision
 
@@ -98,6 +98,11 @@ class FinderStage:
         return self.settings.finder
 
     @cached_property
+    def framed(self) -> FramedCases:
+        """The training cases as they are shown."""
+        return FramedCases(self.cohort.train_cases, divisor=finder_divisor(self.course.channels))
+
+    @cached_property
     def smallest_mm3(self) -> tuple[float, ...]:
         """Volume of each structure in the training case that has least of it."""
         counts = np.array(
@@ -134,10 +139,7 @@ class FinderStage:
             images, classes = shown(views, spacing_mm=spacing_mm)
             return finder_terms(wrapped(images), classes)
 
-        divisor = finder_divisor(self.course.channels)
-        return LoopTask(
-            FinderBatches(self.cohort.train_cases, self.settings, divisor=divisor), step
-        )
+        return LoopTask(FinderBatches(self.framed, self.settings), step)
 
     def describe(self, state: TrainingState, folder: Path) -> FinderDescription:
         """Measured on held-out cases where there are any."""
@@ -148,6 +150,7 @@ class FinderStage:
             cohort.space,
             self.smallest_mm3,
             quality=(),
+            shown_shape=self.framed.spatial_shape,
             divisor=finder_divisor(self.course.channels),
         )
         quality = measure_finding(
@@ -158,6 +161,7 @@ class FinderStage:
             channels=self.course.channels,
             smallest_mm3=self.smallest_mm3,
             quality=told(quality, self.title),
+            shown_shape=self.framed.spatial_shape,
         )
 
     def load(self, folder: Path) -> Finder:

@@ -17,10 +17,12 @@ from shapeguide.models.finder_model import Finder
 from shapeguide.models.quality import FindingQuality
 from shapeguide.training.engine.seeds import FINDING_QUALITY, Stream, generator_for
 from shapeguide.training.stages.classes import one_hot
-from shapeguide.training.stages.finder_views import draw_views, shown
+from shapeguide.training.stages.finder_views import FramedCases, draw_views, shown
 
-ABSENT_VOXELS = 1.0
-"""Added to both sums of the Dice loss: what is found of a structure that is not there costs."""
+ABSENT_VOXELS = 0.1
+"""Added to both sums of the Dice loss: what is found of a structure that is not there costs. With a
+whole voxel or more, finding nothing of what is there costs so little less that much longer
+trainings do."""
 MEASURED_VIEWS = 96
 """A finder is measured on about so many views of all cases together."""
 WHOLE_SHARE = 0.97
@@ -76,10 +78,11 @@ def measure_finding(
 
 def _sightings(finder: Finder, cases: PreparedCases, seed: int) -> Iterator[Sighting]:
     spacing_mm = finder.space.spacing_mm
+    framed = FramedCases(cases, divisor=finder.divisor, spatial_shape=finder.shown_shape)
     for number in range(len(cases) * ceil(MEASURED_VIEWS / len(cases))):
         place = number % len(cases)
         generator = generator_for(seed, Stream.FINDER, FINDING_QUALITY, number)
-        views = draw_views(cases, [place], divisor=finder.divisor, generator=generator)
+        views = draw_views(framed, [place], generator=generator)
         images, classes = shown(views, spacing_mm=spacing_mm)
         growth = float(torch.linalg.det(views.warps[0, :, :3]))
         for index, found in enumerate(finder.places(images[0, 0].numpy()), start=1):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,13 +17,14 @@ from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.disturbing.fields import smooth_noise
 from shapeguide.geometry.warp import draw_affine_warps, warp_classes, warp_one_hot
 from shapeguide.geometry.warp_limits import WarpLimits
+from shapeguide.models.finding import frame_of
 from shapeguide.training.engine.seeds import Stream, generator_for
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.case_order import CaseOrder
 from shapeguide.training.stages.variation import Intensities, draw_intensities, vary_intensities
 
-WORLD = WarpLimits(rotation_deg=20.0, scale=(0.8, 1.2), translation_mm=40.0)
-"""How heads lie in scans."""
+WORLD = WarpLimits(rotation_deg=20.0, scale=(0.8, 1.2), translation_mm=15.0)
+"""How heads lie in scans; where in a scan makes no difference, because margins are left out."""
 WARPED_SHARE = 0.85
 """Share of the views that are warped; the others show heads as they lie."""
 CUT_SHARE = 0.5
@@ -57,37 +59,67 @@ class Views(NamedTuple):
     (B, blocks, 3, 2); empty blocks end where they start."""
 
 
+class FramedCases:
+    """Prepared cases without the margins around their heads, all of one shape.
+
+    Args:
+        cases: Prepared in the space of the finder.
+        divisor: The lengths of the shape are multiples of this.
+        spatial_shape: The shape; when not given, the smallest that holds all heads.
+    """
+
+    def __init__(
+        self,
+        cases: PreparedCases,
+        *,
+        divisor: int,
+        spatial_shape: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
+        self.cases = cases
+        self.divisor = divisor
+        for case in cases:
+            shape = frame_of(case.image, spatial_shape, divisor).spatial_shape
+            i, j, k = map(max, shape, spatial_shape)
+            spatial_shape = (i, j, k)
+        self.spatial_shape = spatial_shape
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def images(self, places: list[int]) -> tuple[Tensor, Tensor]:
+        """Images (B, 1, I, J, K) and class indices (B, I, J, K) of some cases."""
+        images, classes = [], []
+        for case in (self.cases[place] for place in places):
+            frame = frame_of(case.image, self.spatial_shape, self.divisor)
+            images.append(torch.from_numpy(frame.cut_out(case.image, case.image.min())))
+            classes.append(torch.from_numpy(frame.cut_out(case.classes, np.uint8(0))))
+        return torch.stack(images)[:, None], torch.stack(classes)
+
+
 class FinderBatches(TorchDataset[Views]):
     """Item n is the batch of iteration n; it depends on the seed and n alone."""
 
-    def __init__(self, cases: PreparedCases, settings: TrainSettings, *, divisor: int) -> None:
+    def __init__(self, cases: FramedCases, settings: TrainSettings) -> None:
         self.cases = cases
         self.settings = settings
-        self.divisor = divisor
         self.order = CaseOrder(len(cases), settings.finder.batch_size, settings.seed)
 
     def __getitem__(self, iteration: int) -> Views:
         generator = generator_for(self.settings.seed, Stream.FINDER, iteration)
-        places = self.order.of(iteration)
-        return draw_views(self.cases, places, divisor=self.divisor, generator=generator)
+        return draw_views(self.cases, self.order.of(iteration), generator=generator)
 
 
-def draw_views(
-    cases: PreparedCases, places: list[int], *, divisor: int, generator: torch.Generator
-) -> Views:
-    """Random views of some cases.
+def draw_views(cases: FramedCases, places: list[int], *, generator: torch.Generator) -> Views:
+    """Random views of some cases; along each axis with a margin of the divisor, or without.
 
     Args:
         cases: Prepared in the space of the finder.
         places: Which of them.
-        divisor: The field of view grows along each axis by nothing or by this.
         generator: Source of all randomness, on the CPU.
     """
-    chosen = [cases[place] for place in places]
-    images = torch.stack([torch.from_numpy(case.image) for case in chosen])[:, None]
-    classes = torch.stack([torch.from_numpy(case.classes) for case in chosen])
+    images, classes = cases.images(places)
     lowest = images.amin((1, 2, 3, 4), keepdim=True)
-    i, j, k = (torch.randint(0, 2, (3,), generator=generator) * divisor).tolist()
+    i, j, k = (torch.randint(0, 2, (3,), generator=generator) * cases.divisor).tolist()
     margins = (k // 2, k - k // 2, j // 2, j - j // 2, i // 2, i - i // 2)
     above, classes = (functional.pad(maps, margins) for maps in (images - lowest, classes))
     count = len(places)

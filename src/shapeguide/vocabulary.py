@@ -23,6 +23,8 @@ WeightsName: TypeAlias = Literal["last", "best", "average"]
 
 Centre: TypeAlias = Literal["volume", "foreground", "structure"]
 """What the working space is centred on."""
+RegionChoice: TypeAlias = Literal["auto", "none", "all", "structure"]
+"""What regions of whole scans are laid around: all structures, each of them, or nothing."""
 Normalisation: TypeAlias = Literal["volume", "foreground"]
 """Voxels that mean 0 and standard deviation 1 refer to."""
 

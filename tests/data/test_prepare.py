@@ -6,7 +6,6 @@ import os
 import resource
 import sys
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -236,11 +235,12 @@ def test_labels_come_back_to_their_place_on_any_input_grid(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the cases that were prepared, in order."""
     prepared: list[str] = []
-    real: Callable[[Case, WorkingSpace], PreparedCase] = prepare_case
 
-    def counting(case: Case, space: WorkingSpace) -> PreparedCase:
+    def counting(
+        case: Case, space: WorkingSpace, middle_mm: NDArray[np.float64] | None
+    ) -> PreparedCase:
         prepared.append(case.id)
-        return real(case, space)
+        return prepare_case(case, space, middle_mm)
 
     monkeypatch.setattr(prepared_cases, "prepare_case", counting)
     return prepared

@@ -333,3 +333,21 @@ def test_warp_onto_coarser_voxels_reads_the_middle_of_each_block() -> None:
     assert found.shape == (1, 1, 4, 3, 3)
     # Blocks have their middle at 0.5, 2.5, 4.5 and 6.5 voxels; all moved up by 2 voxels.
     assert torch.allclose(found[0, 0, :, 0, 0], torch.tensor([0.0, 0.5, 2.5, 4.5]))
+
+
+@pytest.mark.parametrize("margin", [(0, 0, 0), (3, 0, 2)])
+def test_a_margin_is_what_the_result_leaves_out(margin: tuple[int, int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand((2, 1, 20, 18, 16), generator=generator)
+    classes = torch.zeros((2, 20, 18, 16), dtype=torch.uint8)
+    classes[:, 8:10, 6:12, 6:10] = 1
+    classes[:, 10:12, 6:12, 6:10] = 2
+    warps = draw_affine_warps(WarpLimits(translation_mm=1.0), count=2, generator=generator)
+    i, j, k = (slice(off, n - off) for off, n in zip(margin, (20, 18, 16), strict=True))
+    found = warp_images(images, warps, spacing_mm=(1.0, 1.2, 0.8), margin=margin)
+    whole = warp_images(images, warps, spacing_mm=(1.0, 1.2, 0.8))
+    assert torch.allclose(found, whole[..., i, j, k], atol=1e-5)
+    labels = warp_classes(classes, warps, spacing_mm=(1.0, 1.2, 0.8), margin=margin)
+    every = warp_classes(classes, warps, spacing_mm=(1.0, 1.2, 0.8))[..., i, j, k]
+    assert (every > 0).sum() > 50
+    assert torch.equal(labels, every)  # whole in view, its edge is decided in the same way

@@ -168,7 +168,7 @@ def test_without_a_restorer_predictions_stay_as_the_segmenter_makes_them() -> No
     model = segmenter((16, 16, 16))
     for plain in (model, TrainedRun(model, None)):
         found = predict_volume(plain, volume)
-        assert found.restoration is None
+        assert found.parts[0].restoration is None
         assert not found.restored
         assert found.changed_mm3 == {"grey": 0.0, "bright": 0.0}
         assert np.array_equal(found.label_map().data, expected(data))

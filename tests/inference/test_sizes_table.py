@@ -31,16 +31,16 @@ def test_what_is_written_is_read_back_and_other_cases_stay(tmp_path: Path) -> No
     first.write()
     again = SizesTable(tmp_path / "v.csv")
     kept = [
-        ["001", "horn", 12.346, 0.5, "m1"],
-        ["001", "body", 3.0, 0.0, "m1"],
-        ["NA", "horn", 1.0, None, "m1"],
+        ["001", "horn", 12.346, True, 0.5, "m1"],
+        ["001", "body", 3.0, True, 0.0, "m1"],
+        ["NA", "horn", 1.0, True, None, "m1"],
     ]
     assert rows(again) == kept
     # A structure whose change is not told keeps the one that was told before.
     again.put("001", {"horn": 20.0}, {}, "m2")
     again.drop("NA")
     again.drop("nobody")
-    assert rows(again) == [["001", "horn", 20.0, 0.5, "m2"]]
+    assert rows(again) == [["001", "horn", 20.0, True, 0.5, "m2"]]
     assert rows(SizesTable(tmp_path / "v.csv")) == kept
 
 

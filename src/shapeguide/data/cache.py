@@ -26,7 +26,7 @@ from shapeguide.storage.whole import read_json, write_json, written_whole
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "SHAPEGUIDE_CACHE"
-FORMAT = 1
+FORMAT = 2
 """Raised whenever preparation changes, so that older entries are not used."""
 
 
@@ -42,8 +42,13 @@ def default_cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "shapeguide"
 
 
-def entry_key(case: Case, space: WorkingSpace) -> str:
+def entry_key(case: Case, space: WorkingSpace, middle_mm: NDArray[np.float64] | None = None) -> str:
     """Key of a prepared case: the content, size and time of its files, and all settings.
+
+    Args:
+        case: The case.
+        space: The working space.
+        middle_mm: Where the crop lies, if not by the centre rule of the space.
 
     Raises:
         DataError: If a file is missing or cannot be read.
@@ -57,6 +62,8 @@ def entry_key(case: Case, space: WorkingSpace) -> str:
         "orientation": case.orientation,
         "space": asdict(space),
     }
+    if middle_mm is not None:
+        facts["middle_mm"] = middle_mm.tolist()
     if case.label_to_image is not None:
         facts["label_to_image"] = case.label_to_image
     return content_digest(facts)[:32]
@@ -72,7 +79,8 @@ def load_entry(folder: Path, key: str, space: WorkingSpace) -> PreparedCase | No
         image = _mapped(folder / f"{key}.image.npy", np.float32, space, facts["image"])
         classes = _mapped(folder / f"{key}.classes.npy", np.uint8, space, facts["classes"])
         grid = Grid(space.spatial_shape, np.array(facts["affine"]))
-        return PreparedCase(id=facts["id"], classes=classes, grid=grid, image=image)
+        volumes_mm3 = tuple(float(volume) for volume in facts["volumes_mm3"])
+        return PreparedCase(facts["id"], classes, grid, volumes_mm3, image)
     except (OSError, EOFError, ValueError, TypeError, KeyError, GeometryError) as error:
         logger.warning("cached case %s is damaged and made again (%s)", description, error)
         return None
@@ -85,7 +93,11 @@ def store_entry(folder: Path, key: str, prepared: PreparedCase) -> None:
         DataError: If it cannot be written, for instance on a full disk.
     """
     arrays: dict[str, NDArray[Any]] = {"image": prepared.image, "classes": prepared.classes}
-    facts: dict[str, Any] = {"id": prepared.id, "affine": prepared.grid.affine.tolist()}
+    facts: dict[str, Any] = {
+        "id": prepared.id,
+        "affine": prepared.grid.affine.tolist(),
+        "volumes_mm3": prepared.volumes_mm3,
+    }
     try:
         for name, array in arrays.items():
             path = folder / f"{key}.{name}.npy"

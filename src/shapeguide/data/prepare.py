@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from shapeguide.data.intensities import foreground_mask, normalise_intensities
 from shapeguide.data.label_ids import listed_ids
 from shapeguide.data.working_space import WorkingSpace, lengths_at
 from shapeguide.errors import ConfigError, DataError
-from shapeguide.geometry.boxes import box_ends, foreground_box
+from shapeguide.geometry.boxes import Box, box_ends, foreground_box
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import (
     ras_grid,
@@ -33,6 +33,15 @@ class PreparedLabelMap:
     classes: NDArray[np.uint8]
     """Class index of each voxel, shape (I, J, K): 0 background, n for the n-th structure."""
     grid: Grid
+    volumes_mm3: tuple[float, ...]
+    """Volume of each structure in the whole scan, of which a region may show a part."""
+
+    def without(self, margin: tuple[int, int, int]) -> PreparedLabelMap:
+        """The middle of it, without so many voxels at both ends of each axis."""
+        if not any(margin):
+            return self
+        grid, box = _middle(self.grid, margin)
+        return replace(self, classes=self.classes[box], grid=grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +50,13 @@ class PreparedCase(PreparedLabelMap):
 
     image: NDArray[np.float32]
     """Normalised intensities, shape (I, J, K)."""
+
+    def without(self, margin: tuple[int, int, int]) -> PreparedCase:
+        """The middle of it, without so many voxels at both ends of each axis."""
+        if not any(margin):
+            return self
+        grid, box = _middle(self.grid, margin)
+        return replace(self, classes=self.classes[box], image=self.image[box], grid=grid)
 
 
 def prepare_volume(volume: Volume, space: WorkingSpace) -> Volume:
@@ -57,11 +73,28 @@ def prepare_volume(volume: Volume, space: WorkingSpace) -> Volume:
     whole = lengths_at(ras_grid(volume.grid), space.spacing_mm)
     i, j, k = map(max, whole, space.spatial_shape)
     grid = working_grid(volume.grid, space.spacing_mm, (i, j, k), volume.grid.centre_mm)
-    return resample_volume(_normalised(volume, space), grid)
+    return resample_volume(normalised(volume, space), grid)
 
 
-def prepare_case(case: Case, space: WorkingSpace) -> PreparedCase:
+def normalised(volume: Volume, space: WorkingSpace) -> Volume:
+    """A volume with the intensities of the working space, on its own grid.
+
+    Raises:
+        DataError: If it is constant, or its voxels are not finite.
+    """
+    return Volume(normalise_intensities(volume.data, space.normalisation), volume.grid)
+
+
+def prepare_case(
+    case: Case, space: WorkingSpace, middle_mm: NDArray[np.float64] | None = None
+) -> PreparedCase:
     """A labelled case cropped or padded to the working space by its centre rule, for training.
+
+    Args:
+        case: The case.
+        space: The working space.
+        middle_mm: World position of the middle of the crop, which may then show the structures
+            in part or not at all; None leaves it to the centre rule of the space.
 
     Raises:
         DataError: If a file is unusable, the image is constant, no structure is present at all
@@ -71,10 +104,12 @@ def prepare_case(case: Case, space: WorkingSpace) -> PreparedCase:
     """
     with naming(case.id):
         volume = case.read_volume()
-        return _with_image(_label_map(case, space, volume), volume, space)
+        return _with_image(_label_map(case, space, middle_mm, volume), volume, space)
 
 
-def prepare_label_map(case: Case, space: WorkingSpace) -> PreparedLabelMap:
+def prepare_label_map(
+    case: Case, space: WorkingSpace, middle_mm: NDArray[np.float64] | None = None
+) -> PreparedLabelMap:
     """The label map as `prepare_case` gives it, without its image.
 
     The header of the image is read, and its voxels where they say what the space is centred on.
@@ -86,7 +121,7 @@ def prepare_label_map(case: Case, space: WorkingSpace) -> PreparedLabelMap:
         ConfigError: If the case has no structures.
     """
     with naming(case.id):
-        return _label_map(case, space, None)
+        return _label_map(case, space, middle_mm, None)
 
 
 def add_image(label_map: PreparedLabelMap, case: Case, space: WorkingSpace) -> PreparedCase:
@@ -99,7 +134,12 @@ def add_image(label_map: PreparedLabelMap, case: Case, space: WorkingSpace) -> P
         return _with_image(label_map, case.read_volume(), space)
 
 
-def _label_map(case: Case, space: WorkingSpace, volume: Volume | None) -> PreparedLabelMap:
+def _label_map(
+    case: Case,
+    space: WorkingSpace,
+    middle_mm: NDArray[np.float64] | None,
+    volume: Volume | None,
+) -> PreparedLabelMap:
     if not case.structures:
         raise ConfigError("no structures are chosen; name them, as in hippocampus=1,2")
     label_map = case.read_label_map()
@@ -111,26 +151,39 @@ def _label_map(case: Case, space: WorkingSpace, volume: Volume | None) -> Prepar
             "label ids or leave the case out; these are there:\n"
             f"{listed_ids(case.read_stored_label_map(), {})}"
         )
-    own = label_map.grid
-    centre_mm = own.centre_mm
-    if space.centre == "structure":
-        centre_mm = _middle_of(classes > 0, own)
-    elif space.centre == "foreground":
-        data = (volume or case.read_volume()).data
-        centre_mm = _middle_of(foreground_mask(data), own)
-    grid = working_grid(own, space.spacing_mm, space.spatial_shape, centre_mm)
-    _check_whole(classes, own, grid, space)
+    own, given = label_map.grid, middle_mm is not None
+    if middle_mm is None:
+        middle_mm = own.centre_mm
+        if space.centre == "structure":
+            middle_mm = _middle_of(classes > 0, own)
+        elif space.centre == "foreground":
+            data = (volume or case.read_volume()).data
+            middle_mm = _middle_of(foreground_mask(data), own)
+    grid = working_grid(own, space.spacing_mm, space.spatial_shape, middle_mm)
+    if not given:
+        _check_whole(classes, own, grid, space)
     prepared = resample_label_map(_class_map(classes, own, case.structures), grid)
-    return PreparedLabelMap(case.id, prepared.data.astype(np.uint8, copy=False), grid)
+    counts = np.bincount(classes.ravel(), minlength=1 + len(case.structures))[1:]
+    return PreparedLabelMap(
+        case.id,
+        prepared.data.astype(np.uint8, copy=False),
+        grid,
+        tuple((counts * own.voxel_volume_mm3).tolist()),
+    )
 
 
 def _with_image(label_map: PreparedLabelMap, volume: Volume, space: WorkingSpace) -> PreparedCase:
-    image = resample_volume(_normalised(volume, space), label_map.grid)
+    image = resample_volume(normalised(volume, space), label_map.grid)
     return PreparedCase(**vars(label_map), image=image.data)
 
 
-def _normalised(volume: Volume, space: WorkingSpace) -> Volume:
-    return Volume(normalise_intensities(volume.data, space.normalisation), volume.grid)
+def _middle(grid: Grid, margin: tuple[int, int, int]) -> tuple[Grid, Box]:
+    """A grid without a margin at both ends of each axis, and which voxels those are."""
+    i, j, k = (
+        slice(left_out, length - left_out)
+        for left_out, length in zip(margin, grid.spatial_shape, strict=True)
+    )
+    return grid.part((i, j, k)), (i, j, k)
 
 
 def _class_map(

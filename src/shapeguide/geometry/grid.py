@@ -55,6 +55,18 @@ class Grid:
         middle = (np.array(self.spatial_shape) - 1) / 2
         return self.to_world(middle)
 
+    def part(self, box: tuple[slice, slice, slice]) -> Grid:
+        """The voxels of a box, where they lie.
+
+        Args:
+            box: Slices with a start and a stop inside the grid, and no step.
+        """
+        first = np.array([bounds.start for bounds in box], dtype=np.float64)
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_world(first)
+        i, j, k = (bounds.stop - bounds.start for bounds in box)
+        return Grid((i, j, k), affine)
+
     def to_world(self, indices: NDArray[np.floating]) -> NDArray[np.float64]:
         """Voxel indices (..., 3), fractions allowed, to world positions (..., 3) in mm."""
         moved: NDArray[np.float64] = indices @ self.affine[:3, :3].T + self.affine[:3, 3]

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from shapeguide.errors import GeometryError
+from shapeguide.geometry.boxes import Box
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.sampling import index_map, sample
 from shapeguide.geometry.volume import LabelMap, Volume
@@ -241,6 +242,15 @@ def _label_boxes(label_map: LabelMap) -> list[tuple[int, _Box]]:
         for label_id, box in zip(ids, boxes, strict=True)
         if box is not None and (int(label_id) in kept or not label_map.structures)
     ]
+
+
+def covering_box(grid: Grid, other: Grid) -> Box:
+    """The voxels of a grid that lie within another one, with a margin of one voxel; maybe none."""
+    i, j, k = (
+        slice(part.start, max(part.start, part.stop))
+        for part in _box_on(grid, other, np.zeros(3, dtype=np.int64), other.spatial_shape)
+    )
+    return i, j, k
 
 
 def _box_on(grid: Grid, source: Grid, first: NDArray[np.integer], lengths: tuple[int, ...]) -> _Box:

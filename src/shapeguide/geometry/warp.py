@@ -63,6 +63,7 @@ def warp_images(
     *,
     spacing_mm: tuple[float, float, float],
     coarsening: int = 1,
+    margin: tuple[int, int, int] = (0, 0, 0),
 ) -> Tensor:
     """Warp intensities, linearly interpolated; beyond the grid the nearest edge voxel goes on.
 
@@ -72,19 +73,22 @@ def warp_images(
         spacing_mm: Voxel spacing of the images.
         coarsening: Edge length, in voxels, of the blocks that a voxel of the result stands for;
             it is read at the middle of its block, not averaged over it.
+        margin: Voxels of the images, at both ends of each axis, that the result leaves out: it
+            has what the warp brings in from there.
 
     Returns:
-        Warped images on the same grid, or on that of its blocks; differentiable.
+        Warped images on the same grid, or on that of its blocks, without the margin;
+        differentiable.
 
     Raises:
         GeometryError: If shapes do not fit together or a warp cannot be inverted.
     """
     _check_channels(images, warps)
-    source_maps = _target_to_source(images.shape[2:], warps, spacing_mm)
+    source_maps = _target_to_source(images.shape[2:], warps, spacing_mm, margin)
     source_maps[:, :, 3] += source_maps[:, :, :3].sum(2) * (coarsening - 1) / 2
     source_maps[:, :, :3] *= coarsening
     whole = torch.zeros(len(images), 3, dtype=torch.long)
-    i, j, k = (-(-length // coarsening) for length in images.shape[2:])
+    i, j, k = (-(-length // coarsening) for length in _without(margin, images.shape[2:]))
     grid = sampling_grid(source_maps, whole, (i, j, k), images)
     return sample(images, grid, padding_mode="border")
 
@@ -128,7 +132,11 @@ def warp_one_hot(
 
 
 def warp_classes(
-    classes: Tensor, warps: Tensor, *, spacing_mm: tuple[float, float, float]
+    classes: Tensor,
+    warps: Tensor,
+    *,
+    spacing_mm: tuple[float, float, float],
+    margin: tuple[int, int, int] = (0, 0, 0),
 ) -> Tensor:
     """Warp hard label maps: linearly interpolated weights, then one class per voxel.
 
@@ -141,26 +149,31 @@ def warp_classes(
         classes: Class index of each voxel, shape (B, I, J, K), uint8; 0 is the background.
         warps: One per item, shape (B, 3, 4), in mm about the middle of the grid.
         spacing_mm: Voxel spacing.
+        margin: Voxels at both ends of each axis that the result leaves out, see `warp_images`.
 
     Returns:
-        Warped class indices, shape (B, I, J, K), uint8, on the same device.
+        Warped class indices, shape (B, I, J, K) less the margin, uint8, on the same device.
 
     Raises:
         GeometryError: If shapes or types do not fit together or a warp cannot be inverted.
     """
     _check_classes(classes)
     _check_count(warps, len(classes))
-    source_maps = _target_to_source(classes.shape[1:], warps, spacing_mm)
-    warped = torch.zeros_like(classes, memory_format=torch.contiguous_format)
+    source_maps = _target_to_source(classes.shape[1:], warps, spacing_mm, margin)
+    shape = _without(margin, classes.shape[1:])
+    warped = classes.new_zeros(len(classes), *shape)
     boxes = occupied_boxes(classes)
-    starts, size = target_boxes(boxes, source_maps, classes.shape[1:])
+    starts, size = target_boxes(boxes, source_maps, shape)
     if min(size) > 0:
         paste(sample_classes(classes, boxes, source_maps, starts, size), starts, into=warped)
     return warped
 
 
 def _target_to_source(
-    spatial_shape: Sequence[int], warps: Tensor, spacing_mm: tuple[float, float, float]
+    spatial_shape: Sequence[int],
+    warps: Tensor,
+    spacing_mm: tuple[float, float, float],
+    margin: tuple[int, int, int] = (0, 0, 0),
 ) -> Tensor:
     """Maps from the voxel index of the output to that of the input, (B, 3, 4), float64."""
     if not all(0 < step < math.inf for step in spacing_mm):
@@ -174,7 +187,18 @@ def _target_to_source(
     inverse = torch.linalg.inv(warps[:, :, :3])
     linear = inverse * spacing / spacing[:, None]
     shift = (inverse @ warps[:, :, 3:])[..., 0] / spacing
-    return torch.cat([linear, (middle - linear @ middle - shift)[..., None]], dim=2)
+    first = middle - linear @ middle - shift
+    if any(margin):
+        first = first + linear @ torch.tensor(margin, dtype=torch.float64)
+    return torch.cat([linear, first[..., None]], dim=2)
+
+
+def _without(margin: Sequence[int], spatial_shape: Sequence[int]) -> tuple[int, int, int]:
+    """A shape less a margin at both ends of each axis."""
+    i, j, k = (
+        length - 2 * left_out for length, left_out in zip(spatial_shape, margin, strict=True)
+    )
+    return i, j, k
 
 
 def _spatial_shape(images: Tensor) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -11,19 +12,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shapeguide.data.prepare import prepare_volume
-from shapeguide.errors import DataError
+from shapeguide.data.prepare import normalised, prepare_volume
+from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.grid import Grid
-from shapeguide.geometry.resample import resample_channels
+from shapeguide.geometry.resample import (
+    covering_box,
+    resample_channels,
+    resample_volume,
+    working_grid,
+)
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
 from shapeguide.inference.run import TrainedRun, as_run
 from shapeguide.machine import autocast, choose_precision
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.models.restoration import Restoration, Restorer
 from shapeguide.models.segmenter import Segmenter
+from shapeguide.models.windows import through_windows
 
-WINDOW_OVERLAP = 0.25
 LARGEST_PROBABILITIES_BYTES = 16 * 2**30
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the segmenter saw in one part of the volume: a region, or all of it."""
+
+    grid: Grid
+    """In the working space."""
+    probabilities: NDArray[np.float32]
+    """Of each class, background first, shape (1 + structures, I, J, K)."""
+    structures: tuple[str, ...]
+    """Those that it is asked about; others may be cut by its border."""
+    whole: bool
+    """Whether it shows all of the volume."""
+    restoration: Restoration | None = None
+
+    @property
+    def restored(self) -> bool:
+        """Whether a restorer changed anything."""
+        return self.restoration is not None and self.restoration.changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +60,32 @@ class Prediction:
 
     volume: Volume
     structures: tuple[Structure, ...]
-    working_grid: Grid
-    seen: NDArray[np.float32]
-    """Class probabilities of the segmenter in the working space, background first, shape
-    (1 + structures, I, J, K)."""
-    restoration: Restoration | None = None
+    parts: tuple[Seen, ...]
+    """One that shows all of the volume, or its regions."""
+
+    @property
+    def seen(self) -> NDArray[np.float32]:
+        """Class probabilities of the one part that there is, as the segmenter gave them.
+
+        Raises:
+            ConfigError: If there are several regions, or none because nothing was found.
+        """
+        if len(self.parts) != 1:
+            raise ConfigError(
+                f"the volume was looked at in {len(self.parts)} regions: take the parts"
+            )
+        return self.parts[0].probabilities
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Structures that the finder did not find; they are not segmented."""
+        asked = {name for part in self.parts for name in part.structures}
+        return tuple(item.name for item in self.structures if item.name not in asked)
 
     @property
     def restored(self) -> bool:
         """Whether a restorer changed anything."""
-        return self.restoration is not None and self.restoration.changes
+        return any(part.restored for part in self.parts)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -50,15 +94,14 @@ class Prediction:
         Raises:
             DataError: If they would take too much memory.
         """
-        found = self.seen if self.restoration is None else self.restoration.probabilities
-        return self._on_grid(found)
+        return self._on_grid(restored=True)
 
     @cached_property
     def changed_mm3(self) -> dict[str, float]:
         """Volume of the voxels that a restorer added to each structure or took from it, by name."""
         if not self.restored:
             return {structure.name: 0.0 for structure in self.structures}
-        before = label_map_from(self._on_grid(self.seen), self.structures, self.volume)
+        before = label_map_from(self._on_grid(restored=False), self.structures, self.volume)
         after = self.label_map()
         return {
             item.name: int(np.count_nonzero(before.mask(item) != after.mask(item)))
@@ -83,10 +126,37 @@ class Prediction:
         Raises:
             ConfigError: If the restorer knows other structures.
         """
-        return replace(self, restoration=restorer.restore(self.seen))
+        parts = (
+            replace(part, restoration=restorer.restore(part.probabilities)) for part in self.parts
+        )
+        return replace(self, parts=tuple(parts))
 
-    def _on_grid(self, found: NDArray[np.float32]) -> NDArray[np.float32]:
-        return resample_channels(found, self.working_grid, self.volume.grid)
+    def _on_grid(self, *, restored: bool) -> NDArray[np.float32]:
+        """Probabilities of all classes, each structure by the part that was asked about it."""
+        names = [structure.name for structure in self.structures]
+        parts = [
+            (
+                part,
+                part.restoration.probabilities
+                if restored and part.restoration
+                else part.probabilities,
+            )
+            for part in self.parts
+        ]
+        grid = self.volume.grid
+        if parts and parts[0][0].whole:
+            return resample_channels(parts[0][1], parts[0][0].grid, grid)
+        whole = np.zeros((1 + len(names), *grid.spatial_shape), dtype=np.float32)
+        for part, found in parts:
+            box = covering_box(grid, part.grid)
+            if any(side.start == side.stop for side in box):
+                continue
+            asked = [1 + names.index(name) for name in part.structures]
+            whole[(asked, *box)] = resample_channels(found[asked], part.grid, grid.part(box))
+        sums = whole[1:].sum(axis=0)
+        whole[0] = np.maximum(1 - sums, 0)
+        whole /= np.maximum(sums, 1)
+        return whole
 
 
 def predict(
@@ -112,6 +182,9 @@ def predict(
 def predict_volume(model: Segmenter | TrainedRun, volume: Volume) -> Prediction:
     """Predict a volume: its probabilities, what a restorer changed, and the label map.
 
+    Where the segmenter works on regions, its finder lays them, and what it does not find is not
+    segmented; see `missed` of the prediction.
+
     Args:
         model: A run or a segmenter, as for `predict`.
         volume: The scan, of any orientation and spacing.
@@ -120,23 +193,72 @@ def predict_volume(model: Segmenter | TrainedRun, volume: Volume) -> Prediction:
         DataError: As `predict`.
     """
     run = as_run(model)
-    prepared = prepare_volume(volume, run.segmenter.space)
-    prediction = predict_prepared(run.segmenter, prepared, volume)
+    shown = shown_to(run.segmenter, volume)
+    prediction = predict_shown(run.segmenter, shown, volume)
     return prediction if run.restorer is None else prediction.restored_by(run.restorer)
 
 
-def predict_prepared(segmenter: Segmenter, prepared: Volume, volume: Volume) -> Prediction:
-    """Predict a volume that was prepared before.
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a segmenter is shown of a volume: a region, or all of it."""
+
+    grid: Grid
+    """In the working space."""
+    image: NDArray[np.float32]
+    """Normalised intensities, shape (I, J, K)."""
+    structures: tuple[str, ...]
+    """Those that it is asked about."""
+    whole: bool
+    """Whether it is all of the volume."""
+
+
+def shown_to(segmenter: Segmenter, volume: Volume) -> tuple[Shown, ...]:
+    """What a segmenter is shown of a volume; it serves every segmenter of the same training.
 
     Args:
         segmenter: A trained segmenter.
-        prepared: The volume as `prepare_volume` gives it for the space of the segmenter.
+        volume: The scan, of any orientation and spacing.
+
+    Returns:
+        All of it, or the regions in which something was found.
+
+    Raises:
+        DataError: If the volume cannot be normalised.
+    """
+    names = tuple(structure.name for structure in segmenter.structures)
+    if segmenter.regions is None:
+        prepared = prepare_volume(volume, segmenter.space)
+        return (Shown(prepared.grid, prepared.data, names, whole=True),)
+    if segmenter.finder is None:
+        raise ConfigError(
+            "this segmenter works on regions and has no finder to find them; load its run folder"
+        )
+    found = segmenter.finder.find(volume)
+    centres_mm = {name: np.array(item.centre_mm) for name, item in found.items()}
+    image, shown = normalised(volume, segmenter.space), []
+    for region in segmenter.regions.each:
+        middle_mm = region.middle_mm(centres_mm, volume.grid)
+        if middle_mm is not None:
+            there = tuple(name for name in region.structures if name in found)
+            shown.append(_region_of(image, segmenter, middle_mm, there))
+    return tuple(shown)
+
+
+def predict_shown(segmenter: Segmenter, shown: tuple[Shown, ...], volume: Volume) -> Prediction:
+    """Predict what is shown of a volume.
+
+    A region whose structures reach its border is laid around what was found, once.
+
+    Args:
+        segmenter: A trained segmenter.
+        shown: What `shown_to` gives for it, or for another one of the same training.
         volume: The volume itself.
 
     Raises:
         DataError: If the probabilities would take too much memory.
     """
-    largest = max(prod(grid.spatial_shape) for grid in (prepared.grid, volume.grid))
+    grids = [volume.grid, *(part.grid for part in shown)]
+    largest = max(prod(grid.spatial_shape) for grid in grids)
     classes = 1 + len(segmenter.structures)
     if 4 * classes * largest > LARGEST_PROBABILITIES_BYTES:
         raise DataError(
@@ -144,8 +266,71 @@ def predict_prepared(segmenter: Segmenter, prepared: Volume, volume: Volume) -> 
             f"{4 * classes * largest / 2**30:.0f} GiB, and at most "
             f"{LARGEST_PROBABILITIES_BYTES // 2**30} GiB are taken; crop the scan"
         )
-    seen = prepared_probabilities(segmenter, prepared.data)
-    return Prediction(volume, segmenter.structures, prepared.grid, seen)
+    return Prediction(
+        volume,
+        segmenter.structures,
+        tuple(_seen(segmenter, part, volume) for part in shown),
+    )
+
+
+def _seen(segmenter: Segmenter, shown: Shown, volume: Volume) -> Seen:
+    probabilities = prepared_probabilities(segmenter, shown.image)
+    if not shown.whole:
+        middle_mm = _moved_middle_mm(segmenter, shown, probabilities, volume)
+        if middle_mm is not None:
+            image = normalised(volume, segmenter.space)
+            shown = _region_of(image, segmenter, middle_mm, shown.structures)
+            probabilities = prepared_probabilities(segmenter, shown.image)
+    return Seen(shown.grid, probabilities, shown.structures, shown.whole)
+
+
+def _region_of(
+    image: Volume,
+    segmenter: Segmenter,
+    middle_mm: NDArray[np.float64],
+    structures: tuple[str, ...],
+) -> Shown:
+    shape = segmenter.space.spatial_shape
+    if segmenter.regions is not None:
+        shape = segmenter.regions.spatial_shape
+    grid = working_grid(image.grid, segmenter.space.spacing_mm, shape, middle_mm)
+    return Shown(grid, resample_volume(image, grid).data, structures, whole=False)
+
+
+def _moved_middle_mm(
+    segmenter: Segmenter, shown: Shown, probabilities: NDArray[np.float32], volume: Volume
+) -> NDArray[np.float64] | None:
+    """Where a region should lie instead, if what it should hold whole reaches its border.
+
+    Where the scan ends there as well, moving shows nothing more.
+    """
+    classes = probabilities.argmax(axis=0)
+    names = [structure.name for structure in segmenter.structures]
+    asked = [1 + names.index(name) for name in shown.structures]
+    found = np.isin(classes, asked)
+    if not _cut(found, shown.grid, volume.grid) or segmenter.regions is None:
+        return None
+    place = segmenter.regions.place_of(shown.structures[0])
+    centres_mm = {
+        names[index - 1]: shown.grid.to_world(np.argwhere(classes == index).mean(axis=0))
+        for index in asked
+        if (classes == index).any()
+    }
+    return segmenter.regions.each[place].middle_mm(centres_mm, volume.grid)
+
+
+def _cut(found: NDArray[np.bool_], region: Grid, scan: Grid) -> bool:
+    """Whether what was found reaches a border of the region at which the scan goes on."""
+    for axis in range(3):
+        for end, step in ((0, -1), (region.spatial_shape[axis] - 1, 1)):
+            reached = np.argwhere(found.take(end, axis=axis))
+            if not len(reached):
+                continue
+            beyond = np.insert(reached, axis, end + step, axis=1).astype(np.float64)
+            inside = scan.to_index(region.to_world(beyond))
+            if ((inside >= -0.5) & (inside <= np.array(scan.spatial_shape) - 0.5)).all(1).any():
+                return True
+    return False
 
 
 @torch.inference_mode()
@@ -168,10 +353,7 @@ def prepared_probabilities(segmenter: Segmenter, image: NDArray[np.float32]) -> 
             logits: Tensor = segmenter.network(windows)
         return logits.float().softmax(dim=1)
 
-    if images.shape[2:] == window:
-        probabilities = network(images)
-    else:
-        probabilities = _slide(network, images, window)
+    probabilities = through_windows(network, images, window)
     found: NDArray[np.float32] = probabilities[0].cpu().numpy()
     return found
 
@@ -190,14 +372,3 @@ def label_map_from(
     smallest = np.min_scalar_type(int(written.max()))
     data = written.astype(smallest)[probabilities.argmax(axis=0)]
     return LabelMap(data, volume.grid, structures, volume.placement)
-
-
-def _slide(network: object, images: Tensor, window: tuple[int, int, int]) -> Tensor:
-    from monai.inferers import sliding_window_inference
-
-    found = sliding_window_inference(
-        images, window, 1, network, overlap=WINDOW_OVERLAP, mode="gaussian"
-    )
-    if not isinstance(found, Tensor):
-        raise TypeError(f"the network gave {type(found)}, expected one tensor of logits")
-    return found

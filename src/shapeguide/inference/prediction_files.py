@@ -52,11 +52,13 @@ class PredictionReport:
     restored: list[Path] = field(default_factory=list)
     """Those of the written ones in which the restorer changed a structure."""
     volumes: pd.DataFrame = field(init=False, repr=False)
-    """Columns case, structure, volume_mm3, restored_mm3, model; the content of `volumes.csv`, with
-    the rows of earlier calls. `restored_mm3` is the volume of voxels that the restorer added to the
-    structure or took from it, before only the largest component is kept: where the prior spoke and
-    not the scan. It is 0 without a restorer, and missing where an outcome was kept whose table did
-    not state it. `model` is what made the label map, as `predictions.json` names it."""
+    """Columns case, structure, volume_mm3, found, restored_mm3, model; the content of
+    `volumes.csv`, with the rows of earlier calls. A structure that is not found has the volume 0:
+    the scan does not show it, or the run missed it. `restored_mm3` is the volume of voxels that the
+    restorer added to the structure or took from it, before only the largest component is kept:
+    where the prior spoke and not the scan. It is 0 without a restorer, and missing where an outcome
+    was kept whose table did not state it. `model` is what made the label map, as `predictions.json`
+    names it."""
 
     @property
     def complete(self) -> bool:
@@ -248,6 +250,11 @@ def _segment(
     run = model.load() if isinstance(model, RunSource) else model
     volume = read_volume(case.image, orientation=case.orientation)
     prediction = predict_volume(run, volume)
+    if prediction.missed:
+        logger.warning(
+            "%s: not found, and so not segmented: %s; look whether the scan shows them",
+            case.id, ", ".join(prediction.missed),
+        )  # fmt: skip
     labels = prediction.label_map(largest_component=options.largest_component)
     write_label_map(labels, stage / label_map_name(case.id))
     if options.probabilities:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VOLUMES_FILE = "volumes.csv"
-COLUMNS = ["case", "structure", "volume_mm3", "restored_mm3", "model"]
+COLUMNS = ["case", "structure", "volume_mm3", "found", "restored_mm3", "model"]
+STORED = [name for name in COLUMNS if name != "found"]
+"""What rows hold; the rest follows from it."""
 TEXT = ["case", "structure", "model"]
 
 
@@ -31,8 +33,8 @@ class SizesTable:
         self.path = path
         self._rows: dict[str, dict[str, dict[str, Any]]] = {}
         earlier = _read(path)
-        for values in zip(*(earlier[name] for name in COLUMNS), strict=True):
-            row = dict(zip(COLUMNS, values, strict=True))
+        for values in zip(*(earlier[name] for name in STORED), strict=True):
+            row = dict(zip(STORED, values, strict=True))
             self._rows.setdefault(row["case"], {})[row["structure"]] = row
 
     def put(
@@ -76,8 +78,9 @@ class SizesTable:
         import pandas as pd
 
         rows = [row for structures in self._rows.values() for row in structures.values()]
-        table = pd.DataFrame(rows, columns=COLUMNS)
-        return table.astype({"volume_mm3": float, "restored_mm3": float})
+        table = pd.DataFrame(rows, columns=STORED)
+        table = table.astype({"volume_mm3": float, "restored_mm3": float})
+        return table.assign(found=table["volume_mm3"] > 0)[COLUMNS]
 
     def write(self) -> None:
         """Write the table whole."""
@@ -88,9 +91,9 @@ def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not path.is_file():
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=STORED)
     # Tables of older versions lack the last columns.
-    table = read_table(path, COLUMNS[:3], text=TEXT).reindex(columns=COLUMNS)
+    table = read_table(path, STORED[:3], text=TEXT).reindex(columns=STORED)
     for name in ("volume_mm3", "restored_mm3"):
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise DataError(

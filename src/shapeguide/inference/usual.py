@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
-from shapeguide.data.prepare import prepare_volume
-from shapeguide.inference.prediction import prepared_probabilities
+from shapeguide.inference.prediction import prepared_probabilities, shown_to
 from shapeguide.inference.restoring import check_fits
 from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import (
@@ -61,8 +60,8 @@ def calibrated(
         dataset: The scans that they learnt from, with those held out for validation; their label
             maps are not used.
         share: Share of these scans that would be left alone; 0 leaves none alone.
-        image_of: Gives the image of a scan as `prepare_volume` does, for whoever has it already;
-            without it the scans are read.
+        image_of: Gives the image of a scan as `prepare_volume` does, for whoever has it already,
+            where scans are worked on whole; without it they are read.
         progress: Show a progress bar.
 
     Returns:
@@ -79,16 +78,23 @@ def calibrated(
         return dict.fromkeys(segmenters, replace(restorer, usual_disagreement=None))
     found: dict[WeightsName, list[float]] = {name: [] for name in segmenters}
     cases = _some(dataset)
-    space = next(iter(segmenters.values())).space
+    first = next(iter(segmenters.values()))
     with ProgressBar("usual scans", total=len(cases), done=0, shown=progress) as bar:
         for done, case in enumerate(cases, start=1):
-            image = image_of(case) if image_of else prepare_volume(case.read_volume(), space).data
+            if image_of:
+                images = [image_of(case)]
+            else:
+                images = [part.image for part in shown_to(first, case.read_volume())]
             for name, segmenter in segmenters.items():
-                seen = prepared_probabilities(segmenter, image)
-                found[name].append(disagreement(restorer, seen))
+                found[name] += [
+                    disagreement(restorer, prepared_probabilities(segmenter, image))
+                    for image in images
+                ]
             bar.update(done)
     return {
         name: replace(restorer, usual_disagreement=float(np.quantile(values, share)))
+        if values
+        else replace(restorer, usual_disagreement=None)
         for name, values in found.items()
     }
 

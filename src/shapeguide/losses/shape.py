@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -59,6 +60,8 @@ class ShapeLoss(GuideLoss):
         CheckpointError: If the folder holds no finished shape network.
         TypeError: If something else than a shape network is given.
     """
+
+    whole_only: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ class GuideTerms:
 
 class GuideLoss(nn.Module, ABC):
     """A loss that guides the segmenter beside Dice; whatever it needs is frozen in it."""
+
+    whole_only: ClassVar[bool] = False
+    """Whether it means nothing for a structure of which only a part is in view."""
 
     @abstractmethod
     def guide(self, probabilities: Tensor, reference: Tensor) -> GuideTerms:

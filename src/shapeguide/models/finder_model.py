@@ -80,12 +80,13 @@ class Finder:
 
     @property
     def error_mm(self) -> float:
-        """How far off a centre was, along any axis of the scan, at most.
+        """How far off a centre is, along any axis of the scan, in all but 5 of 100 views.
 
-        Over all views of all structures that its quality was measured on, those apart that show a
-        structure in part. Where nothing was ever found it is the longest side of its space.
+        Over the views that its quality was measured on, for the structure that it is least exact
+        about; those apart that show a structure in part. Where nothing was ever found it is the
+        longest side of its space.
         """
-        largest = [row.largest_mm for row in self.quality if row.largest_mm is not None]
+        largest = [row.most_mm for row in self.quality if row.most_mm is not None]
         sides = zip(self.space.spatial_shape, self.space.spacing_mm, strict=True)
         return max(largest) if largest else max(length * step for length, step in sides)
 

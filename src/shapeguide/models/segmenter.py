@@ -11,11 +11,13 @@ import torch
 from pydantic import model_validator
 from torch import nn
 
+from shapeguide.data.regions import Regions
 from shapeguide.data.working_space import WorkingSpace
-from shapeguide.errors import ConfigError
+from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.machine import choose_device
 from shapeguide.models.fcn import Fcn
+from shapeguide.models.finder_model import FINDER_FOLDER, Finder, load_finder
 from shapeguide.models.levels import check_channels, check_lengths
 from shapeguide.models.model_files import (
     ModelDescription,
@@ -44,11 +46,18 @@ class SegmenterDescription(ModelDescription):
     kind: Literal["segmenter"] = "segmenter"
     segmenter: SegmenterName = "unet3d"
     """Its network; files of older versions name none."""
+    regions: Regions | None = None
+    """Where it segments; None where that is the whole scan."""
 
     @model_validator(mode="after")
     def _check_shape(self) -> SegmenterDescription:
         divisor = divisor_of(self.segmenter, self.channels)
         check_lengths(self.space.spatial_shape, divisor, self.segmenter)
+        if self.regions is not None:
+            held = sorted(name for region in self.regions.each for name in region.structures)
+            wanted = sorted(structure.name for structure in self.structures)
+            if held != wanted:
+                raise ValueError(f"its regions hold {held}, its structures are {wanted}")
         return self
 
 
@@ -62,6 +71,10 @@ class Segmenter:
     space: WorkingSpace
     divisor: int = 1
     """The network takes spatial shapes that are multiples of this."""
+    regions: Regions | None = None
+    """Where it segments, each as large as the spatial shape of its space; None: the whole scan."""
+    finder: Finder | None = None
+    """What finds the regions; there if and only if there are some."""
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +109,21 @@ def load_segmenter(
         structures=description.structures,
         space=description.space,
         divisor=network.divisor,
+        regions=description.regions,
+        finder=_finder_of(description, folder, device),
     )
+
+
+def _finder_of(description: SegmenterDescription, folder: Path, device: str) -> Finder | None:
+    if description.regions is None:
+        return None
+    finder = load_finder(folder / FINDER_FOLDER, device=device)
+    if finder.structures != description.structures:
+        raise CheckpointError(
+            f"{folder / FINDER_FOLDER} finds {finder.structures}, the segmenter beside it segments "
+            f"{description.structures}: they are not of one training; restore both from a copy"
+        )
+    return finder
 
 
 def build_segmenter(

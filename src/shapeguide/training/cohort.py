@@ -14,19 +14,32 @@ from numpy.typing import NDArray
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset, check_occurring
 from shapeguide.data.prepared_cases import JoinedLabelMaps, LabelMapSource, PreparedCases
+from shapeguide.data.regions import Places, Regions
 from shapeguide.data.working_space import WorkingSpace, choose_working_space
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
+from shapeguide.models.finder_model import Finder
 from shapeguide.models.memory import check_window
 from shapeguide.models.segmenter import divisor_of
 from shapeguide.storage.digest import file_digest
 from shapeguide.storage.identity import differences_in_words
 from shapeguide.storage.names import few
+from shapeguide.training.placing import (
+    PatchPlaces,
+    RegionPlan,
+    TruePlaces,
+    described,
+    is_fixed,
+    patches_of,
+    plan_regions,
+)
 from shapeguide.training.settings.groups import TrainSettings
 
 logger = logging.getLogger(__name__)
 
 SMALLEST_TRAINING_SET = 10
+LARGEST_ERROR_MM = 20.0
+"""A finder that is further off finds nothing that one could rely on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +60,12 @@ class Cohort:
     """Label maps without images, each with its structures in the middle."""
     decided_by: Mapping[str, Any]
     """The settings that it depends on."""
+    plan: RegionPlan | None = None
+    """What regions are chosen from; None where scans are worked on whole."""
+    regions: Regions | None = None
+    """Where they are, what is segmented; a finder finds them first."""
+    finder: Finder | None = None
+    """What finds them, once it is trained."""
 
     @property
     def structures(self) -> tuple[Structure, ...]:
@@ -73,11 +92,68 @@ class Cohort:
         """Whether there are validation cases."""
         return self.validation is not None
 
+    @property
+    def in_patches(self) -> bool:
+        """Whether what is seen at once shows structures in part."""
+        if self.regions is not None:
+            return self.space.spatial_shape != self.regions.spatial_shape
+        return isinstance(self.train_cases.places, PatchPlaces)
+
+    def found_by(self, finder: Finder) -> Cohort:
+        """The same cases with regions as large as this finder needs them.
+
+        Those of held-out cases lie where it finds them, as in a user's scans.
+
+        Raises:
+            ConfigError: If there are no regions to be found, or the finder is too far off.
+        """
+        if self.plan is None:
+            raise ConfigError(
+                f"the cases of {self.train.name} are worked on whole: nothing is found"
+            )
+        if finder.error_mm > LARGEST_ERROR_MM:
+            raise ConfigError(
+                f"{self.train.name}: the finder is up to {finder.error_mm:.0f} mm off, and regions "
+                f"are laid up to {LARGEST_ERROR_MM:g} mm off; train it longer "
+                "(finder.iterations) or on more cases, look at the cases that its log names, or "
+                "work on whole scans (data.region none)"
+            )
+        margin_mm = max(self.plan.settings.region_margin_mm, finder.error_mm)
+        regions, space = self.plan.laid(margin_mm)
+        if margin_mm > self.plan.settings.region_margin_mm:
+            logger.warning(
+                "the finder is up to %.1f mm off, so regions become larger: %s",
+                finder.error_mm, described(regions, space),
+            )  # fmt: skip
+        limit = self.plan.settings.memory_limit_bytes
+        return replace(
+            self,
+            space=space,
+            regions=regions,
+            finder=finder,
+            train_cases=PreparedCases(
+                self.train,
+                space,
+                memory_limit_bytes=limit,
+                places=self.plan.true_places(regions, space),
+            ),
+            validation_cases=PreparedCases(
+                self.validation or (),
+                space,
+                memory_limit_bytes=limit,
+                places=self.plan.found_places(regions, space, finder),
+            ),
+            pool_cases=_prepared_pool(self.pool_cases.cases, space, limit, regions),
+        )
+
     def in_space(self, space: WorkingSpace, *, memory_limit_bytes: int) -> Cohort:
         """The same cases, the same of them held out, in another space; nothing is read yet."""
         return replace(
             self,
             space=space,
+            plan=None,
+            regions=None,
+            finder=None,
             train_cases=PreparedCases(self.train, space, memory_limit_bytes=memory_limit_bytes),
             validation_cases=PreparedCases(
                 self.validation or (), space, memory_limit_bytes=memory_limit_bytes
@@ -114,7 +190,8 @@ class Cohort:
 def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
     """A cohort of these settings: the one that is given, or a new one of a dataset.
 
-    Validation cases are held out, and the working space is chosen from what is left.
+    Validation cases are held out, and the working space is chosen from what is left: regions of
+    whole scans, or scans as a whole.
 
     Raises:
         ConfigError: If there are no cases, no structures, or more held-out cases than there are,
@@ -133,33 +210,56 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
     _check_labelled(data)
     segmentation = settings.segmentation
     train, validation = hold_out(data, settings)
+    divisor = divisor_of(segmentation.segmenter, segmentation.channels)
     space = choose_working_space(
         train,
         spacing_mm=settings.data.spacing_mm,
         spatial_shape=settings.data.spatial_shape,
         centre=settings.data.centre,
         normalisation=settings.data.normalisation,
-        divisor=divisor_of(segmentation.segmenter, segmentation.channels),
+        divisor=divisor,
     )
+    places: Places | None = None
+    others: Places | None = None
+    regions = None
+    plan = plan_regions(train, settings.data, whole=space, divisor=divisor)
+    if plan is not None:
+        regions, space = plan.laid(settings.data.region_margin_mm)
+        places, others = plan.true_places(regions, space), TruePlaces(regions)
+    elif settings.data.region != "none" and not is_fixed(settings.data):
+        patches = patches_of(space, divisor)
+        if patches is not None:
+            space, places = patches
+            others = PatchPlaces(off=(0, 0, 0), room=places.off)
     limit = settings.data.memory_limit_bytes
     check_network_size(segmentation.channels, 1 + len(data.structures), space.spatial_shape)
     return Cohort(
         train,
         validation,
         space,
-        train_cases=PreparedCases(train, space, memory_limit_bytes=limit),
-        validation_cases=PreparedCases(validation or (), space, memory_limit_bytes=limit),
-        pool_cases=_prepared_pool(_pool_apart(train.pool, data), space, limit),
+        train_cases=PreparedCases(train, space, memory_limit_bytes=limit, places=places),
+        validation_cases=PreparedCases(
+            validation or (), space, memory_limit_bytes=limit, places=others
+        ),
+        pool_cases=_prepared_pool(_pool_apart(train.pool, data), space, limit, regions),
         decided_by=decisive,
+        plan=plan,
+        regions=regions,
     )
 
 
 def _prepared_pool(
-    pool: Sequence[Case], space: WorkingSpace, memory_limit_bytes: int
+    pool: Sequence[Case],
+    space: WorkingSpace,
+    memory_limit_bytes: int,
+    regions: Regions | None = None,
 ) -> PreparedCases:
     """Label maps around their structures: what else they hold may be as large as it likes."""
     return PreparedCases(
-        pool, replace(space, centre="structure"), memory_limit_bytes=memory_limit_bytes
+        pool,
+        replace(space, centre="structure"),
+        memory_limit_bytes=memory_limit_bytes,
+        places=None if regions is None else TruePlaces(regions),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter, SegmenterDescription
 from shapeguide.models.shape_model import SHAPE_FOLDER, ShapeModel, load_shape_network
 from shapeguide.storage.whole import write_json
-from shapeguide.training.cohort import check_pool_apart, cohort_of
+from shapeguide.training.cohort import check_pool_apart
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.processes import on_first
 from shapeguide.training.engine.run_folder import (
@@ -29,8 +30,10 @@ from shapeguide.training.settings.guidance import AcnnGuidance, ShapeGuidance, S
 from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.autoencoder import train_autoencoder
 from shapeguide.training.stages.restorer import train_restorer
-from shapeguide.training.stages.segmentation import train_segmenter
+from shapeguide.training.stages.segmentation import found_cohort, train_segmenter
 from shapeguide.training.stages.shape import train_shape
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -53,8 +56,8 @@ def train(
 
     Args:
         dataset: Training cases with label maps and structures, perhaps with a pool of label maps.
-        out: Run folder; what guides and what restores have their own folders inside: `shape`,
-            `autoencoder`, `restorer`.
+        out: Run folder; what finds, guides and restores have their own folders inside: `finder`,
+            `shape`, `autoencoder`, `restorer`.
         settings: Settings, or the name of a preset; `guidance="none"` gives the plain baseline.
         shape_network: A trained shape network to use instead of training one, or the run folder of
             one.
@@ -125,7 +128,14 @@ def _train_stages(
     progress: bool,
 ) -> Segmenter:
     """All stages in their order, each in its folder, on the same prepared cases."""
-    cohort = cohort_of(dataset, settings)
+    cohort = found_cohort(dataset, run_dir=folder, settings=settings, progress=progress)
+    if cohort.in_patches and settings.guide is not None:
+        logger.warning(
+            "the segmenter sees patches, which show structures in part: guidance %r would mean "
+            "nothing, and none is used; a coarser spacing (data.spacing_mm) shows them whole",
+            settings.guidance,
+        )
+        settings = settings.changed(guidance="none")
     by_shape = isinstance(settings.guide, ShapeGuidance)
     if by_shape and guide is None:
         guide = train_shape(
@@ -136,6 +146,12 @@ def _train_stages(
             cohort, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
         )
     restores = by_shape and settings.restorer.iterations > 0
+    if restores and len(cohort.regions.each if cohort.regions else ()) > 1:
+        logger.info(
+            "no shape restorer is trained: it looks at all structures at once, and each has a "
+            "region of its own here (data.region all lays one around all)"
+        )
+        restores = False
     if restores:
         train_restorer(
             cohort, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress
@@ -148,7 +164,7 @@ def _train_stages(
             dataset,
             share=settings.restorer.usual_share,
             device=settings.machine.device,
-            image_of=cohort.whole_image,
+            image_of=None if cohort.regions else cohort.whole_image,
             progress=progress,
         )
 

@@ -114,7 +114,7 @@ def test_centres_are_found_in_a_head_that_was_not_trained_on(finder: Finder) -> 
         assert volume_mm3 / 2 < found[name].volume_mm3 < volume_mm3 * 2
     assert all(row.held_out is False and row.whole > 0 for row in finder.quality)
     assert [row.cases for row in finder.quality] == [CASES, CASES - 1]
-    assert finder.error_mm == max(row.largest_mm or 0.0 for row in finder.quality)
+    assert finder.error_mm == max(row.most_mm or 0.0 for row in finder.quality)
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])

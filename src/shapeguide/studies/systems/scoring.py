@@ -12,11 +12,10 @@ import pandas as pd
 
 from shapeguide.data.case import Case
 from shapeguide.data.nifti import write_label_map
-from shapeguide.data.prepare import prepare_volume
 from shapeguide.disturbing.images import degrade
 from shapeguide.errors import CheckpointError, DataError
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference.prediction import predict_prepared
+from shapeguide.inference.prediction import Shown, predict_shown, shown_to
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.scores import Scores, score
 from shapeguide.models.restoration import Restorer
@@ -129,24 +128,24 @@ class _Bench:
     def rows(self, case: Case) -> Iterator[Row]:
         """Rows of one test case; the files are read once."""
         volume, reference = case.read_volume(), case.read_label_map()
-        space = next(iter(self.segmenters.values())).space
+        first = next(iter(self.segmenters.values()))
         for variant in dict.fromkeys(key.variant for key in self.keys):
             shown = volume
             if variant.corruption is not None:
                 seed = case_seed(self.condition.seed, case)
                 shown = degrade(volume, variant.corruption, variant.severity, seed=seed)
-            prepared = prepare_volume(shown, space)
+            parts = shown_to(first, shown)
             for weights, segmenter in self.segmenters.items():
                 wanted = [k for k in self.keys if (k.variant, k.weights) == (variant, weights)]
                 if wanted:
-                    found = self._predicted(segmenter, prepared, shown, wanted)
+                    found = self._predicted(segmenter, parts, shown, wanted)
                     yield from self._scored(case, reference, found)
 
     def _predicted(
-        self, segmenter: Segmenter, prepared: Volume, volume: Volume, keys: list[_Key]
+        self, segmenter: Segmenter, parts: tuple[Shown, ...], volume: Volume, keys: list[_Key]
     ) -> dict[_Key, LabelMap]:
         """Label maps on the grid of the volume: one pass of the network serves them all."""
-        prediction = predict_prepared(segmenter, prepared, volume)
+        prediction = predict_shown(segmenter, parts, volume)
         plain = prediction.label_map()
         found = {AS_PREDICTED: plain, LARGEST: keep_largest_component(plain)}
         for key in keys:

@@ -38,6 +38,7 @@ from shapeguide.vocabulary import (
     Pose,
     Precision,
     PresetName,
+    RegionChoice,
     SegmenterName,
 )
 
@@ -51,6 +52,13 @@ class DataSettings(Settings):
     """Working shape in voxels; large enough for every training case when not given."""
     centre: Centre = "volume"
     """What the working shape is centred on in training."""
+    region: RegionChoice = "auto"
+    """What is segmented: a region around `all` structures or one around each `structure`, which a
+    finder finds first, or the whole scan (`none`). `auto`: the whole scan where regions would not
+    be much smaller or a spatial shape is given, else the regions with fewer voxels."""
+    region_margin_mm: Positive = 5.0
+    """How far off the finder may lay a region: it is so much larger than the structures at each
+    end, and training lays it so far off; more where the finder is less exact."""
     normalisation: Normalisation = "foreground"
     """Voxels that mean 0 and standard deviation 1 refer to."""
     memory_limit_gb: Positive = 4.0

@@ -21,7 +21,7 @@ PRESETS: dict[str, TrainSettings] = {
     # of the networks.
     "paper": TrainSettings(
         preset="paper",
-        data=DataSettings(normalisation="volume"),
+        data=DataSettings(normalisation="volume", region="none"),
         warp=WarpLimits(translation_mm=8.0),
         shape=ShapeSettings(
             objective="pairwise",

@@ -116,15 +116,19 @@ def mask_bank(cases: LabelMapSource, settings: TrainSettings) -> MaskBank:
         boxes = [[_everywhere(cases.space.spatial_shape)] * len(names) for _ in people]
         shape = cases.space.spatial_shape
     else:
-        boxes = [structure_boxes(case.classes, len(names)) for case in cases.label_maps()]
+        found = [structure_boxes(item.classes, len(names)) for item in cases.label_maps()]
+        boxes = [
+            [found[cases.showing(n, s)][s] for s in range(len(names))] for n in range(len(people))
+        ]
         shape = _common_shape(boxes)
         limits = replace(limits, translation_mm=0.0)
     _check_memory((len(people), len(names), *shape), settings.data.memory_limit_bytes)
     masks = torch.zeros((len(people), len(names), *shape), dtype=torch.uint8)
-    for n, case in enumerate(cases.label_maps()):
-        for s, box in enumerate(boxes[n]):
+    for n, own in enumerate(boxes):
+        for s, box in enumerate(own):
             if box is not None:
-                inside = torch.from_numpy(case.classes[box] == s + 1)
+                classes = cases.label_map(cases.showing(n, s)).classes
+                inside = torch.from_numpy(classes[box] == s + 1)
                 masks[n, s][_in_the_middle(inside.shape, shape)] = inside
     return MaskBank(masks, cases.space.spacing_mm, limits, people)
 

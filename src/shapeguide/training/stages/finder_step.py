@@ -19,6 +19,8 @@ from shapeguide.training.engine.seeds import FINDING_QUALITY, Stream, generator_
 from shapeguide.training.stages.classes import one_hot
 from shapeguide.training.stages.finder_views import FramedCases, draw_views, shown
 
+MOST_SHARE = 0.95
+"""Share of the views that the usual error of a finder holds for."""
 ABSENT_VOXELS = 0.1
 """Added to both sums of the Dice loss: what is found of a structure that is not there costs. With a
 whole voxel or more, finding nothing of what is there costs so little less that much longer
@@ -108,6 +110,11 @@ def _quality(name: str, sightings: list[Sighting], *, held_out: bool) -> Finding
         missed=sum(not one.found for one in whole),
         median_mm=float(np.median(np.linalg.norm(errors_mm, axis=1))) if len(errors_mm) else None,
         largest_mm=float(np.abs(errors_mm).max()) if len(errors_mm) else None,
+        most_mm=(
+            float(np.quantile(np.abs(errors_mm).max(axis=1), MOST_SHARE))
+            if len(errors_mm)
+            else None
+        ),
         gone=len(gone),
         reported=sum(one.found for one in gone),
     )

@@ -19,6 +19,7 @@ from shapeguide.models.deep_supervision import (
     tensors_of_segmenter,
     trained_segmenter,
 )
+from shapeguide.models.finder_model import FINDER_FOLDER
 from shapeguide.models.model_files import WEIGHTS_FILES, write_weights
 from shapeguide.models.segmenter import (
     Segmenter,
@@ -31,11 +32,12 @@ from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.engine.checkpoint import TrainingState
 from shapeguide.training.engine.loop import LoopTask
 from shapeguide.training.engine.processes import on_first
-from shapeguide.training.engine.run_folder import BRANCH_FILE, branch
+from shapeguide.training.engine.run_folder import BRANCH_FILE, branch, check_run_folder
 from shapeguide.training.engine.seeds import Stream, first_weights, generator_for
 from shapeguide.training.guides import Guide, guide_loss, guided_by
 from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
 from shapeguide.training.settings.presets import resolve
+from shapeguide.training.stages.finder import train_finder
 from shapeguide.training.stages.segmentation_batches import SegmentationBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep, validation_dice
 from shapeguide.training.stages.stage import run_stage, stated
@@ -78,8 +80,30 @@ def train_segmenter(
     """
     settings = guided_by(guide, resolve(settings))
     source = None if branch_from is None else Path(branch_from)
-    stage = SegmentationStage(cohort_of(dataset, settings), settings, guide, source)
+    cohort = found_cohort(dataset, run_dir=run_dir, settings=settings, progress=progress)
+    stage = SegmentationStage(cohort, settings, guide, source)
     return run_stage(stage, run_dir=run_dir, progress=progress)
+
+
+def found_cohort(
+    dataset: Dataset | Cohort, *, run_dir: str | Path, settings: TrainSettings, progress: bool
+) -> Cohort:
+    """A cohort as `cohort_of` makes it, with the finder of its regions where it has any.
+
+    The finder is trained in the folder `finder` of the run, unless it is there already.
+
+    Raises:
+        ConfigError: If the folder belongs to another run, or settings and data do not fit.
+        DataError: If a case cannot be used.
+    """
+    cohort = cohort_of(dataset, settings)
+    if cohort.regions is None or cohort.finder is not None:
+        return cohort
+    on_first(lambda: check_run_folder(Path(run_dir)))
+    finder = train_finder(
+        cohort, run_dir=Path(run_dir) / FINDER_FOLDER, settings=settings, progress=progress
+    )
+    return cohort.found_by(finder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +170,11 @@ class SegmentationStage:
         cohort, device = self.cohort, next(state.network.parameters()).device
         cohort.train_cases.prepare_all()
         guiding = self.guiding.to(device) if self.guiding else None
+        batches = SegmentationBatches(cohort.train_cases, self.settings)
+        context = None if cohort.train_cases.places is None else batches.context
         return LoopTask(
-            SegmentationBatches(cohort.train_cases, self.settings),
-            SegmentationStep(wrapped, cohort.space.spacing_mm, self.settings, guiding),
+            batches,
+            SegmentationStep(wrapped, cohort.space.spacing_mm, self.settings, guiding, context),
             validate=self._validation(wrapped, state) if cohort.held_out else None,
             keep_best=lambda: _keep_best(state, folder),
             milestones={self.course.dice_iterations: folder / BRANCH_FILE},
@@ -171,7 +197,10 @@ class SegmentationStage:
                 tensors_of_segmenter(state.network, state.average.tensors), folder, "average"
             )
         return SegmenterDescription(
-            **found, segmenter=self.course.segmenter, channels=self.course.channels
+            **found,
+            segmenter=self.course.segmenter,
+            channels=self.course.channels,
+            regions=self.cohort.regions,
         )
 
     def load(self, folder: Path) -> Segmenter:
@@ -187,7 +216,7 @@ class SegmentationStage:
             logger.info(
                 "%s, iteration %d: Dice %.3f of %d validation cases (%s)",
                 self.title, state.iteration, found["score"],
-                len(self.cohort.validation_cases), each,
+                len(self.cohort.validation or ()), each,
             )  # fmt: skip
             return found
 

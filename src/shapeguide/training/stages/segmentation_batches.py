@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.geometry.boxes import Box
 from shapeguide.training.engine.seeds import Stream, generator_for
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.case_order import CaseOrder
@@ -31,18 +32,30 @@ class LabelledImages(NamedTuple):
 
 
 class SegmentationBatches(TorchDataset[LabelledImages]):
-    """Item n is the batch of iteration n; it depends on the seed and n alone."""
+    """Item n is the batch of iteration n; it depends on the seed and n alone.
+
+    Regions are laid off their middles, as a finder lays them, patches anywhere in theirs, and both
+    come with `context` around them.
+    """
 
     def __init__(self, cases: PreparedCases, settings: TrainSettings) -> None:
         self.cases = cases
         self.settings = settings
         self.order = CaseOrder(len(cases), settings.segmentation.batch_size, settings.seed)
+        i, j, k = (room - off for room, off in zip(cases.room, cases.off, strict=True))
+        self.context = (i, j, k)
+        """Voxels of the images beyond the working space, at both ends of each axis."""
 
     def __getitem__(self, iteration: int) -> LabelledImages:
-        chosen = [self.cases[place] for place in self.order.of(iteration)]
-        images = torch.stack([torch.from_numpy(case.image) for case in chosen])[:, None]
-        classes = torch.stack([torch.from_numpy(case.classes) for case in chosen])
+        chosen = [self.cases.with_room(place) for place in self.order.of(iteration)]
         generator = generator_for(self.settings.seed, Stream.SEGMENTATION, iteration)
+        boxes = [self._box(case.grid.spatial_shape, generator) for case in chosen]
+        images = torch.stack(
+            [torch.from_numpy(case.image[box]) for case, box in zip(chosen, boxes, strict=True)]
+        )[:, None]
+        classes = torch.stack(
+            [torch.from_numpy(case.classes[box]) for case, box in zip(chosen, boxes, strict=True)]
+        )
         course = self.settings.segmentation
         warps = draw_warps(
             self.settings.warp,
@@ -50,11 +63,23 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
             share=course.warped_share,
             generator=generator,
         )
+        shape = torch.Size((len(images), 1, *self.cases.space.spatial_shape))
         intensities = None
         if course.intensity_augmentation:
-            intensities = draw_intensities(images.shape, generator=generator)
+            intensities = draw_intensities(shape, generator=generator)
         faults = None
         if course.scanner_faults:
-            share = course.scanner_faults
-            faults = draw_faults(images.shape, share=share, generator=generator)
+            faults = draw_faults(shape, share=course.scanner_faults, generator=generator)
         return LabelledImages(images, classes, warps, intensities, faults)
+
+    def _box(self, lengths: tuple[int, int, int], generator: torch.Generator) -> Box:
+        """A part of a prepared item of these lengths, laid at random."""
+        most = self.cases.off
+        if not any(most):
+            return slice(0, lengths[0]), slice(0, lengths[1]), slice(0, lengths[2])
+        starts = [int(torch.randint(2 * off + 1, (1,), generator=generator)) for off in most]
+        i, j, k = (
+            slice(start, start + length - 2 * off)
+            for start, length, off in zip(starts, lengths, most, strict=True)
+        )
+        return i, j, k

@@ -17,6 +17,7 @@ from shapeguide.losses import (
     deep_supervision_loss,
     dice_loss,
 )
+from shapeguide.models.windows import through_windows
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.classes import one_hot
 from shapeguide.training.stages.faults import make_faulty
@@ -32,6 +33,9 @@ class SegmentationStep:
     spacing_mm: tuple[float, float, float]
     settings: TrainSettings
     guide: GuideLoss | None = field(default=None)
+    context: tuple[int, int, int] | None = None
+    """Voxels of the images beyond the working space, at both ends of each axis; None where images
+    are no regions."""
 
     def __call__(self, batch: LabelledImages, iteration: int) -> LossTerms:
         """Loss terms of a batch."""
@@ -43,7 +47,11 @@ class SegmentationStep:
     def varied(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
         """Images (B, 1, I, J, K) and class indices (B, I, J, K), varied as was drawn for them."""
         images, classes = warp_batch(
-            batch.images, batch.classes, batch.warps, spacing_mm=self.spacing_mm
+            batch.images,
+            batch.classes,
+            batch.warps,
+            spacing_mm=self.spacing_mm,
+            context=self.context or (0, 0, 0),
         )
         if batch.faults is not None:
             images = make_faulty(images, batch.faults, spacing_mm=self.spacing_mm)
@@ -70,7 +78,10 @@ class SegmentationStep:
             deep = deep_supervision_loss(lower, reference, cross_entropy_weight=weight)
         if self.guide is None or iteration < chosen.dice_iterations:
             return LossTerms(dice, cross_entropy, deep)
-        found = self.guide.guide(probabilities, reference)
+        guided = reference
+        if self.context is not None and self.guide.whole_only:
+            guided = reference * shown_whole(classes, logits.shape[1])[..., None, None, None]
+        found = self.guide.guide(probabilities, guided)
         weight = self.settings.guide_weight(iteration + 1 - chosen.dice_iterations)
         if not self.settings.is_balanced:
             return LossTerms(dice, cross_entropy, deep, weight * found.loss, found.figures)
@@ -80,23 +91,46 @@ class SegmentationStep:
         return LossTerms(dice, cross_entropy, deep, term, figures)
 
 
+def shown_whole(classes: Tensor, count: int) -> Tensor:
+    """Which classes do not reach the border of their image, bool (B, count).
+
+    Args:
+        classes: Class indices, shape (B, I, J, K).
+        count: Classes, background included.
+    """
+    whole = torch.ones(len(classes), count, dtype=torch.bool, device=classes.device)
+    for axis in (1, 2, 3):
+        for end in (0, -1):
+            reached = classes.select(axis, end).flatten(1).long()
+            whole.scatter_(1, reached, torch.zeros_like(reached, dtype=torch.bool))
+    return whole
+
+
 @torch.no_grad()
 def validation_dice(network: nn.Module, cases: PreparedCases, names: list[str]) -> dict[str, float]:
     """Mean Dice score of each structure over prepared cases, and their mean as `score`.
 
-    A structure that neither prediction nor reference holds counts for nothing.
+    A structure that neither prediction nor reference holds counts for nothing. Of regions, each
+    structure is looked at in the one that should hold it whole; what lies beyond it was missed.
     """
     network.eval()
     device = next(network.parameters()).device
     sums = torch.zeros(len(names))
     counts = torch.zeros(len(names))
-    for case in cases:
+    for place in range(len(cases)):
+        case = cases.with_room(place)
         image = torch.from_numpy(case.image).to(device)[None, None]
-        found = network(image).argmax(dim=1)[0].cpu()
+        found = through_windows(network, image, cases.space.spatial_shape).argmax(dim=1)[0].cpu()
         reference = torch.from_numpy(case.classes)
+        whole = shown_whole(reference[None], 1 + len(names))[0]
         for index in range(len(names)):
+            if cases.showing(place // cases.items_each, index) != place:
+                continue
             one, other = found == index + 1, reference == index + 1
             size = one.sum() + other.sum()
+            if cases.places is not None and not (whole[index + 1] and other.any()):
+                voxels = round(case.volumes_mm3[index] / case.grid.voxel_volume_mm3)
+                size += max(0, voxels - int(other.sum()))
             if size > 0:
                 sums[index] += 2 * (one & other).sum() / size
                 counts[index] += 1

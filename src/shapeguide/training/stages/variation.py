@@ -40,7 +40,12 @@ def draw_warps(
 
 
 def warp_batch(
-    images: Tensor, classes: Tensor, warps: Warps, *, spacing_mm: tuple[float, float, float]
+    images: Tensor,
+    classes: Tensor,
+    warps: Warps,
+    *,
+    spacing_mm: tuple[float, float, float],
+    context: tuple[int, int, int] = (0, 0, 0),
 ) -> tuple[Tensor, Tensor]:
     """The chosen items under their warps, the same for image and labels.
 
@@ -49,15 +54,20 @@ def warp_batch(
         classes: Class indices, shape (B, I, J, K).
         warps: One for each item.
         spacing_mm: Voxel spacing.
+        context: Voxels at both ends of each axis that are left out: warps bring in what is there.
     """
     chosen = warps.chosen
+    i, j, k = (
+        slice(off, length - off) for off, length in zip(context, classes.shape[1:], strict=True)
+    )
+    varied = images[..., i, j, k], classes[..., i, j, k]
     if not chosen.any():
-        return images, classes
+        return varied
     matrices = warps.matrices[chosen]
-    images, classes = images.clone(), classes.clone()
-    images[chosen] = warp_images(images[chosen], matrices, spacing_mm=spacing_mm)
-    classes[chosen] = warp_classes(classes[chosen], matrices, spacing_mm=spacing_mm)
-    return images, classes
+    found, labels = (tensor.clone(memory_format=torch.contiguous_format) for tensor in varied)
+    found[chosen] = warp_images(images[chosen], matrices, spacing_mm=spacing_mm, margin=context)
+    labels[chosen] = warp_classes(classes[chosen], matrices, spacing_mm=spacing_mm, margin=context)
+    return found, labels
 
 
 class Intensities(NamedTuple):

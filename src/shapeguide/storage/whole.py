@@ -166,6 +166,7 @@ def read_table(path: Path, columns: Sequence[str], *, text: Sequence[str]) -> pd
         ) from error
     table = pd.DataFrame(rows, columns=header, dtype=object)
     for name in header:
+        table[name] = table[name].map(_from_text)
         if name not in text:
             table[name] = _typed(table[name])
     return table
@@ -196,8 +197,8 @@ def read_rows(
         ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a table: {reason(error)}; correct it") from error
-    filled = (row for row in rows if any(map(str.strip, row)))
-    return header, [dict(zip(header, map(str.strip, row), strict=True)) for row in filled]
+    texts = ([_from_text(cell).strip() for cell in row] for row in rows)
+    return header, [dict(zip(header, row, strict=True)) for row in texts if any(row)]
 
 
 def _cells(path: Path, columns: Sequence[str], delimiter: str) -> list[list[str]]:
@@ -218,7 +219,7 @@ def _cells(path: Path, columns: Sequence[str], delimiter: str) -> list[list[str]
     for number, row in enumerate(cells):
         if len(row) != len(header):
             raise ValueError(f"row {number} has {len(row)} cells, expected {len(header)}")
-    return [header, *([_from_text(cell) for cell in row] for row in cells[1:])]
+    return cells or [[]]
 
 
 def _typed(column: pd.Series[Any]) -> pd.Series[Any]:

@@ -38,7 +38,7 @@ SHORT_GROUPS = ("data", "shape_loss", "segmentation", "machine")
 
 USUAL: dict[type, tuple[str, ...]] = {
     CaseChoice: ("split", "fold", "test_count", "images", "labels"),
-    DataSettings: ("spacing_mm", "spatial_shape"),
+    DataSettings: ("spacing_mm", "spatial_shape", "region"),
     ShapeGuidance: ("alpha",),
     SegmentationSettings: (
         "segmenter",

@@ -8,7 +8,7 @@ import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -85,6 +85,14 @@ def test_a_shape_that_the_network_cannot_halve_is_refused(tmp_path: Path) -> Non
         choose_working_space([case], spacing_mm=(1, 0.5, np.inf), spatial_shape=(16, 16, 16))
     with pytest.raises(DataError, match="found none"):
         choose_working_space([])
+
+
+@pytest.mark.parametrize(
+    "length", [0, -1, np.nan, np.inf, 10**400], ids=["zero", "negative", "nan", "infinite", "huge"]
+)
+def test_a_space_of_lengths_that_cannot_be_is_refused(length: Any) -> None:
+    with pytest.raises(ConfigError, match="a working space"):
+        WorkingSpace(ONE_MM, (16, 16, length))
 
 
 def test_a_case_that_needs_gigabytes_to_be_held_whole_is_named(tmp_path: Path) -> None:

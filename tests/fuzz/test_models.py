@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def spoil_json(path: Path, generator: random.Random) -> None:
         if generator.random() < 0.2:
             del around[place[-1]]
         else:
-            around[place[-1]] = generator.choice(VALUES)
+            around[place[-1]] = deepcopy(generator.choice(VALUES))
         if not places(content):
             break
     path.write_text(json.dumps(content))

@@ -34,8 +34,8 @@ class WorkingSpace:
     normalisation: Normalisation = "foreground"
 
     def __post_init__(self) -> None:
-        lengths = np.array([*self.spacing_mm, *self.spatial_shape], dtype=np.float64)
-        if lengths.shape != (6,) or not np.isfinite(lengths).all() or lengths.min() <= 0:
+        lengths = [*self.spacing_mm, *self.spatial_shape]
+        if len(lengths) != 6 or not all(0 < length < inf for length in lengths):
             raise ConfigError(f"a working space needs three positive lengths each, found {self}")
         if prod(self.spatial_shape) > LARGEST_WORKING_VOXELS:
             raise ConfigError(

@@ -44,16 +44,30 @@ BOXES = {"hippocampus": ((48,), (64, 64, 64)), "caudate": ((37,), (48, 72, 56))}
 """Label ids of the left structure and shape of its box along R, A, S."""
 DEVELOPMENT_HEADS = ("1000", "1006", "1012", "1036")
 
+DEEP_FAST = {"deep_supervision": True, "learning_rate": 5e-3}
+DEEP_WARPED = {"deep_supervision": True, "warped_share": 0.8}
 TRIALS: dict[str, dict[str, Any]] = {
     "base": {},
     "deep": {"deep_supervision": True},
     "faults": {"scanner_faults": 0.15},
     "deep-faults": {"scanner_faults": 0.15, "deep_supervision": True},
-    "lr1e-3": {"learning_rate": 1e-3},
     "lr5e-3": {"learning_rate": 5e-3},
+    "lr1e-2": {"learning_rate": 1e-2},
+    "deep-lr5e-3": DEEP_FAST,
+    "deep-lr5e-3-faults0.07": {**DEEP_FAST, "scanner_faults": 0.07},
+    "deep-lr5e-3-warp0.8": {**DEEP_FAST, "warped_share": 0.8},
+    "deep-lr5e-3-ce1": {**DEEP_FAST, "cross_entropy_weight": 1.0},
+    "deep-lr5e-3-plain-images": {**DEEP_FAST, "intensity_augmentation": False},
+    "deep-lr5e-3-levels3": {**DEEP_FAST, "channels": (16, 32, 64)},
+    "deep-warp0.8": DEEP_WARPED,
+    "deep-warp0.8-faults0.07": {**DEEP_WARPED, "scanner_faults": 0.07},
+    "deep-warp0.8-elastic": {**DEEP_WARPED, "elastic_mm": 1.5},
+    "deep-warp0.8-elastic-faults0.07": {
+        **DEEP_WARPED,
+        "elastic_mm": 1.5,
+        "scanner_faults": 0.07,
+    },
     "batch1": {"batch_size": 1, "dice_iterations": 2},
-    "warp0.8": {"warped_share": 0.8},
-    "plain-images": {"intensity_augmentation": False},
 }
 """Changes of the segmentation settings; `dice_iterations` is a factor."""
 

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from shapeguide.errors import ConfigError, GeometryError
 from shapeguide.geometry.warp import (
+    displacement_field,
     draw_affine_warps,
+    draw_displacements,
     warp_classes,
     warp_images,
     warp_one_hot,
@@ -351,3 +353,49 @@ def test_a_margin_is_what_the_result_leaves_out(margin: tuple[int, int, int]) ->
     every = warp_classes(classes, warps, spacing_mm=(1.0, 1.2, 0.8))[..., i, j, k]
     assert (every > 0).sum() > 50
     assert torch.equal(labels, every)  # whole in view, its edge is decided in the same way
+
+
+def test_a_displacement_that_is_the_same_everywhere_is_a_translation() -> None:
+    classes = two_touching_structures(2)
+    moved_mm = torch.tensor([2.0, -1.0, 3.0])
+    field = moved_mm[None, :, None, None, None].expand(2, 3, *classes.shape[1:])
+    # What is read further on is what was moved back.
+    translation = affine(torch.eye(3), (-2.0, 1.0, -3.0)).expand(2, -1, -1)
+    still = affine(torch.eye(3)).expand(2, -1, -1)
+    for warp, maps in ((warp_classes, classes), (warp_images, as_one_hot(classes))):
+        displaced = warp(maps, still, spacing_mm=ANISOTROPIC_MM, displacements_mm=field)
+        expected = warp(maps, translation, spacing_mm=ANISOTROPIC_MM)
+        torch.testing.assert_close(displaced, expected, atol=1e-4, rtol=0)
+
+
+def test_labels_stay_on_images_under_warps_with_displacements() -> None:
+    classes = two_touching_structures(4)
+    generator = torch.Generator().manual_seed(0)
+    coarse = draw_displacements(2.0, count=4, cells=(2, 2, 2), generator=generator)
+    field = displacement_field(coarse, classes.shape[1:])
+    images = warp_images(
+        as_one_hot(classes), drawn(4), spacing_mm=ANISOTROPIC_MM, displacements_mm=field
+    )
+    hard = warp_classes(classes, drawn(4), spacing_mm=ANISOTROPIC_MM, displacements_mm=field)
+    sure = (images - 0.5).abs() > 0.3
+    assert sure.float().mean() > 0.9
+    assert torch.equal((images > 0.5)[sure], (as_one_hot(hard) > 0.5)[sure])
+    assert (hard != warp_classes(classes, drawn(4), spacing_mm=ANISOTROPIC_MM)).sum() > 100
+
+
+def test_displacements_are_as_drawn_at_the_corners_and_linear_between() -> None:
+    coarse = draw_displacements(1.5, count=40, cells=(3, 4, 2), generator=torch.Generator())
+    assert coarse.shape == (40, 3, 4, 5, 3)
+    assert coarse.std().item() == pytest.approx(1.5, rel=0.05)
+    field = displacement_field(coarse, (7, 9, 5))
+    torch.testing.assert_close(field[..., ::2, ::2, ::2], coarse)
+    torch.testing.assert_close(
+        field[..., 1, 0, 0], (coarse[..., 0, 0, 0] + coarse[..., 1, 0, 0]) / 2
+    )
+
+
+def test_displacements_of_another_shape_are_refused() -> None:
+    classes = two_touching_structures(1)
+    field = torch.zeros(1, 3, 4, 4, 4)
+    with pytest.raises(GeometryError, match="three for each voxel"):
+        warp_classes(classes, drawn(1), spacing_mm=ANISOTROPIC_MM, displacements_mm=field)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from shapeguide.errors import ConfigError, GeometryError
@@ -64,6 +65,7 @@ def warp_images(
     spacing_mm: tuple[float, float, float],
     coarsening: int = 1,
     margin: tuple[int, int, int] = (0, 0, 0),
+    displacements_mm: Tensor | None = None,
 ) -> Tensor:
     """Warp intensities, linearly interpolated; beyond the grid the nearest edge voxel goes on.
 
@@ -75,6 +77,9 @@ def warp_images(
             it is read at the middle of its block, not averaged over it.
         margin: Voxels of the images, at both ends of each axis, that the result leaves out: it
             has what the warp brings in from there.
+        displacements_mm: How far beside its place under the warp each voxel of the result is read,
+            along the axes of the images, as `displacement_field` gives it for the shape of the
+            result; shape (B, 3, I, J, K). None reads all of them at their places.
 
     Returns:
         Warped images on the same grid, or on that of its blocks, without the margin;
@@ -89,7 +94,8 @@ def warp_images(
     source_maps[:, :, :3] *= coarsening
     whole = torch.zeros(len(images), 3, dtype=torch.long)
     i, j, k = (-(-length // coarsening) for length in _without(margin, images.shape[2:]))
-    grid = sampling_grid(source_maps, whole, (i, j, k), images)
+    offsets = _offsets(displacements_mm, (i, j, k), spacing_mm)
+    grid = sampling_grid(source_maps, whole, (i, j, k), images, offsets)
     return sample(images, grid, padding_mode="border")
 
 
@@ -137,6 +143,7 @@ def warp_classes(
     *,
     spacing_mm: tuple[float, float, float],
     margin: tuple[int, int, int] = (0, 0, 0),
+    displacements_mm: Tensor | None = None,
 ) -> Tensor:
     """Warp hard label maps: linearly interpolated weights, then one class per voxel.
 
@@ -150,6 +157,7 @@ def warp_classes(
         warps: One per item, shape (B, 3, 4), in mm about the middle of the grid.
         spacing_mm: Voxel spacing.
         margin: Voxels at both ends of each axis that the result leaves out, see `warp_images`.
+        displacements_mm: How far beside its place each voxel is read, see `warp_images`.
 
     Returns:
         Warped class indices, shape (B, I, J, K) less the margin, uint8, on the same device.
@@ -163,10 +171,44 @@ def warp_classes(
     shape = _without(margin, classes.shape[1:])
     warped = classes.new_zeros(len(classes), *shape)
     boxes = occupied_boxes(classes)
-    starts, size = target_boxes(boxes, source_maps, shape)
+    offsets = _offsets(displacements_mm, shape, spacing_mm)
+    starts, size = target_boxes(boxes, source_maps, shape, offsets)
     if min(size) > 0:
-        paste(sample_classes(classes, boxes, source_maps, starts, size), starts, into=warped)
+        found = sample_classes(classes, boxes, source_maps, starts, size, offsets)
+        paste(found, starts, into=warped)
     return warped
+
+
+def draw_displacements(
+    deviation_mm: float, *, count: int, cells: Sequence[int], generator: torch.Generator
+) -> Tensor:
+    """Draw smooth random displacements, at the corners of a coarse grid.
+
+    Args:
+        deviation_mm: Standard deviation along each axis, at a corner.
+        count: Number of items, B.
+        cells: Cells along each axis.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        Displacements in mm, shape (B, 3, cells + 1 along each axis), on the CPU.
+    """
+    corners = [along + 1 for along in cells]
+    return deviation_mm * torch.randn(count, 3, *corners, generator=generator)
+
+
+def displacement_field(coarse_mm: Tensor, spatial_shape: Sequence[int]) -> Tensor:
+    """Displacements of every voxel, linearly interpolated between the corners of coarse cells.
+
+    Args:
+        coarse_mm: As `draw_displacements` gives them; the outermost corners are the outermost
+            voxels.
+        spatial_shape: Shape of the grid.
+
+    Returns:
+        Displacements in mm, shape (B, 3, I, J, K), on the same device.
+    """
+    return F.interpolate(coarse_mm, size=list(spatial_shape), mode="trilinear", align_corners=True)
 
 
 def _target_to_source(
@@ -191,6 +233,21 @@ def _target_to_source(
     if any(margin):
         first = first + linear @ torch.tensor(margin, dtype=torch.float64)
     return torch.cat([linear, first[..., None]], dim=2)
+
+
+def _offsets(
+    displacements_mm: Tensor | None, shape: Sequence[int], spacing_mm: Sequence[float]
+) -> Tensor | None:
+    """Displacements in voxels, same shape."""
+    if displacements_mm is None:
+        return None
+    if tuple(displacements_mm.shape[1:]) != (3, *shape):
+        raise GeometryError(
+            f"displacements have shape {tuple(displacements_mm.shape)}, expected three for each "
+            f"voxel of the result: (B, 3, {', '.join(map(str, shape))})"
+        )
+    steps = torch.tensor(spacing_mm, dtype=torch.float32, device=displacements_mm.device)
+    return displacements_mm / steps[:, None, None, None]
 
 
 def _without(margin: Sequence[int], spatial_shape: Sequence[int]) -> tuple[int, int, int]:

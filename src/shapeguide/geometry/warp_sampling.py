@@ -40,7 +40,10 @@ def occupied_boxes(maps: Tensor) -> Tensor:
 
 
 def target_boxes(
-    boxes: Tensor, source_maps: Tensor, spatial_shape: Sequence[int]
+    boxes: Tensor,
+    source_maps: Tensor,
+    spatial_shape: Sequence[int],
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, tuple[int, int, int]]:
     """Where the occupied boxes land: boxes of one common size inside the output grid.
 
@@ -48,6 +51,8 @@ def target_boxes(
         boxes: Occupied boxes of the inputs, shape (B, 3, 2).
         source_maps: Shape (B, 3, 4).
         spatial_shape: Shape of the output grid.
+        offsets: How far from there each voxel is read, in voxels of the input, shape
+            (B, 3, *spatial_shape); None for none.
 
     Returns:
         First index of each box, shape (B, 3), and their common size; 0 when nothing lands.
@@ -57,6 +62,8 @@ def target_boxes(
     forward = torch.linalg.inv(source_maps[:, :, :3])
     middle = boxes.sum(2) / 2 - source_maps[:, :, 3]
     half = (boxes[..., 1] - boxes[..., 0]) / 2 + 1 + BOX_SLACK
+    if offsets is not None:
+        half = half + offsets.detach().abs().amax((2, 3, 4)).double().cpu()
     centre = (forward @ middle[..., None])[..., 0]
     reach = (forward.abs() @ half[..., None].double())[..., 0]
     first = (centre - reach).ceil().long().clamp(min=0)
@@ -69,7 +76,11 @@ def target_boxes(
 
 
 def sampling_grid(
-    source_maps: Tensor, starts: Tensor, size: tuple[int, int, int], images: Tensor
+    source_maps: Tensor,
+    starts: Tensor,
+    size: tuple[int, int, int],
+    images: Tensor,
+    offsets: Tensor | None = None,
 ) -> Tensor:
     """Sampling positions of a box of voxels per item, as `grid_sample` wants them.
 
@@ -78,6 +89,7 @@ def sampling_grid(
         starts: First index of each box, shape (B, 3).
         size: Common size of the boxes.
         images: What will be sampled, shape (B, ..., I, J, K); gives shape, type and device.
+        offsets: How far from there each voxel is read, in voxels, shape (B, 3, *size).
 
     Returns:
         Shape (B, *size, 3), on the device of the images, in their type (at least float32).
@@ -89,6 +101,8 @@ def sampling_grid(
     grid = torch.empty(len(starts), *size, 3, dtype=dtype, device=images.device)
     for row, (plane, line) in enumerate(_terms(scaled, starts, size, grid)):
         torch.add(plane, line, out=grid[..., 2 - row])
+        if offsets is not None:
+            grid[..., 2 - row] += offsets[:, row] * (2 / images.shape[row - 3])
     return grid
 
 
@@ -113,6 +127,7 @@ def sample_classes(
     source_maps: Tensor,
     starts: Tensor,
     size: tuple[int, int, int],
+    offsets: Tensor | None = None,
 ) -> Tensor:
     """Class of each voxel of a box per item: weights interpolated linearly, heaviest class taken.
 
@@ -125,6 +140,8 @@ def sample_classes(
         source_maps: Shape (B, 3, 4).
         starts: First index of each output box, shape (B, 3).
         size: Common size of the output boxes.
+        offsets: How far from there each voxel of the whole output is read, in voxels of the input,
+            shape (B, 3, I, J, K).
 
     Returns:
         Shape (B, *size), uint8.
@@ -134,9 +151,12 @@ def sample_classes(
     relative[:, :, 3] -= boxes[:, :, 0] - 1
     probe = torch.empty(0, dtype=torch.float32, device=crops.device)
     terms = _terms(relative, starts, size, probe)
+    positions = [plane + line for plane, line in terms]
+    if offsets is not None:
+        beside = _parts(offsets, starts, size)
+        positions = [axis + beside[:, row] for row, axis in enumerate(positions)]
     positions = [
-        (plane + line).clamp_(0, length - 2)
-        for (plane, line), length in zip(terms, crops.shape[1:], strict=True)
+        axis.clamp_(0, length - 2) for axis, length in zip(positions, crops.shape[1:], strict=True)
     ]
     cells = _cell_classes(crops)
     index = _flat_index(positions, cells.shape[1:])
@@ -148,6 +168,15 @@ def sample_classes(
         near = [axis.flatten()[boundary] for axis in positions]
         found[boundary] = _heaviest_class(crops, item, near)
     return found.view(index.shape)
+
+
+def _parts(fields: Tensor, starts: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """One box of each field (B, 3, I, J, K), from its first index (B, 3) on."""
+    parts = []
+    for field, start in zip(fields, starts.tolist(), strict=True):
+        i, j, k = (slice(at, at + n) for at, n in zip(start, size, strict=True))
+        parts.append(field[:, i, j, k])
+    return torch.stack(parts)
 
 
 def _heaviest_class(crops: Tensor, item: Tensor, positions: list[Tensor]) -> Tensor:

@@ -183,6 +183,8 @@ class SegmentationSettings(Settings):
     warped_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of training images that are warped; the others show scans as they come. 1 as
     published."""
+    elastic_mm: NotNegative = 0.0
+    """Standard deviation of elastic displacements, 16 mm apart, of warped images; 0 for none."""
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
     published."""

@@ -14,7 +14,13 @@ from shapeguide.training.engine.seeds import Stream, generator_for
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.case_order import CaseOrder
 from shapeguide.training.stages.faults import Faults, draw_faults
-from shapeguide.training.stages.variation import Intensities, Warps, draw_intensities, draw_warps
+from shapeguide.training.stages.variation import (
+    Intensities,
+    Warps,
+    draw_intensities,
+    draw_warps,
+    with_displacements,
+)
 
 
 class LabelledImages(NamedTuple):
@@ -64,6 +70,14 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
             generator=generator,
         )
         shape = torch.Size((len(images), 1, *self.cases.space.spatial_shape))
+        if course.elastic_mm:
+            lengths = zip(shape[2:], self.cases.space.spacing_mm, strict=True)
+            warps = with_displacements(
+                warps,
+                deviation_mm=course.elastic_mm,
+                extent_mm=[length * step for length, step in lengths],
+                generator=generator,
+            )
         intensities = None
         if course.intensity_augmentation:
             intensities = draw_intensities(shape, generator=generator)

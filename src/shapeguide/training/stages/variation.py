@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from shapeguide.disturbing.scanner import bent
-from shapeguide.geometry.warp import draw_affine_warps, warp_classes, warp_images
+from shapeguide.geometry.warp import (
+    displacement_field,
+    draw_affine_warps,
+    draw_displacements,
+    warp_classes,
+    warp_images,
+)
 from shapeguide.geometry.warp_limits import WarpLimits
 
 VARIED_SHARE = 0.5
+ELASTIC_CELL_MM = 16.0
+"""About how far apart elastic displacements are drawn."""
 
 
 class Warps(NamedTuple):
@@ -22,6 +31,8 @@ class Warps(NamedTuple):
     """Shape (B, 3, 4), float64, as `draw_affine_warps` gives them."""
     chosen: Tensor
     """Bool (B,)."""
+    displacements_mm: Tensor | None = None
+    """Elastic displacements on top, as `draw_displacements` gives them."""
 
 
 def draw_warps(
@@ -64,10 +75,39 @@ def warp_batch(
     if not chosen.any():
         return varied
     matrices = warps.matrices[chosen]
+    field = None
+    if warps.displacements_mm is not None:
+        field = displacement_field(warps.displacements_mm[chosen], varied[1].shape[1:])
     found, labels = (tensor.clone(memory_format=torch.contiguous_format) for tensor in varied)
-    found[chosen] = warp_images(images[chosen], matrices, spacing_mm=spacing_mm, margin=context)
-    labels[chosen] = warp_classes(classes[chosen], matrices, spacing_mm=spacing_mm, margin=context)
+    found[chosen] = warp_images(
+        images[chosen], matrices, spacing_mm=spacing_mm, margin=context, displacements_mm=field
+    )
+    labels[chosen] = warp_classes(
+        classes[chosen], matrices, spacing_mm=spacing_mm, margin=context, displacements_mm=field
+    )
     return found, labels
+
+
+def with_displacements(
+    warps: Warps,
+    *,
+    deviation_mm: float,
+    extent_mm: Sequence[float],
+    generator: torch.Generator,
+) -> Warps:
+    """The warps with elastic displacements on top.
+
+    Args:
+        warps: Affine ones.
+        deviation_mm: Standard deviation of a displacement along an axis.
+        extent_mm: Of the images.
+        generator: Source of all randomness, on the CPU.
+    """
+    cells = [max(1, round(length / ELASTIC_CELL_MM)) for length in extent_mm]
+    drawn = draw_displacements(
+        deviation_mm, count=len(warps.chosen), cells=cells, generator=generator
+    )
+    return warps._replace(displacements_mm=drawn)
 
 
 class Intensities(NamedTuple):

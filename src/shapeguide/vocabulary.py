@@ -58,6 +58,8 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 PresetName: TypeAlias = Literal["default", "paper", "quick"]
 
+MOST_MEMBERS = 9
+"""Segmenters that a run has at most."""
 USUAL_SHARE = 1.0
 """Share of the training scans whose predictions the restorer would leave alone: see
 `benchmarks/restoring.py` for what less costs."""

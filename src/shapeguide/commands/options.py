@@ -91,7 +91,7 @@ def settings_of(command: object) -> TrainSettings:
 def _fault(fault: ErrorDetails) -> str:
     group, *names = map(str, fault["loc"])
     reason = fault["msg"].removeprefix("Value error, ")
-    if not names and group not in ("seed", "preset", "guidance"):
+    if not names and group not in ("seed", "members", "preset", "guidance"):
         return f"{group} options: {reason}"
     prefix = () if group in SHORT_GROUPS else (group,)
     return f"--{'.'.join((*prefix, *names)).replace('_', '-')} {fault['input']}: {reason}"

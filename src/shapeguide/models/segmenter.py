@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from shapeguide.data.regions import Regions
@@ -19,15 +19,18 @@ from shapeguide.machine import choose_device
 from shapeguide.models.fcn import Fcn
 from shapeguide.models.finder_model import FINDER_FOLDER, Finder, load_finder
 from shapeguide.models.levels import check_channels, check_lengths
+from shapeguide.models.members import Members, folder_of_member
 from shapeguide.models.model_files import (
+    MODEL_FILE,
     ModelDescription,
     load_network,
     read_description,
+    write_description,
 )
 from shapeguide.models.unet import UNet
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
-from shapeguide.vocabulary import SegmenterName, WeightsName
+from shapeguide.vocabulary import MOST_MEMBERS, SegmenterName, WeightsName
 
 SegmenterNetwork: TypeAlias = UNet | UNet2d | Fcn | VNet
 
@@ -48,6 +51,8 @@ class SegmenterDescription(ModelDescription):
     """Its network; files of older versions name none."""
     regions: Regions | None = None
     """Where it segments; None where that is the whole scan."""
+    members: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1
+    """Segmenters that answer together: this one, and those in the folders of the others."""
 
     @model_validator(mode="after")
     def _check_shape(self) -> SegmenterDescription:
@@ -85,7 +90,7 @@ class Segmenter:
 def load_segmenter(
     run_dir: str | Path, *, weights: WeightsName = "last", device: str = "auto"
 ) -> Segmenter:
-    """Load the segmenter of a finished run.
+    """Load the segmenter of a finished run, with all of its members as one.
 
     Args:
         run_dir: Folder that a training wrote.
@@ -98,20 +103,67 @@ def load_segmenter(
     """
     folder = Path(run_dir)
     description = read_description(SegmenterDescription, folder)
+    network = _members(description, folder, weights)
+    return Segmenter(
+        network=network.to(choose_device(device)),
+        structures=description.structures,
+        space=description.space,
+        divisor=divisor_of(description.segmenter, description.channels),
+        regions=description.regions,
+        finder=_finder_of(description, folder, device),
+    )
+
+
+def load_member(folder: Path, *, weights: WeightsName = "last") -> SegmenterNetwork:
+    """The network that one folder holds, without the members in folders inside it.
+
+    Raises:
+        CheckpointError: If its training is not finished, or it is damaged, or of another kind.
+    """
+    return _network_of(read_description(SegmenterDescription, folder), folder, weights)
+
+
+def state_members(folder: Path, count: int) -> None:
+    """Write into the model file of a run how many members it has, if it says otherwise."""
+    description = read_description(SegmenterDescription, folder)
+    if description.members != count:
+        write_description(description.model_copy(update={"members": count}), folder)
+
+
+def _network_of(
+    description: SegmenterDescription, folder: Path, weights: WeightsName
+) -> SegmenterNetwork:
     classes = 1 + len(description.structures)
 
     def build() -> SegmenterNetwork:
         return build_segmenter(description.segmenter, description.channels, classes=classes)
 
-    network = load_network(build, description, folder, weights)
-    return Segmenter(
-        network=network.to(choose_device(device)),
-        structures=description.structures,
-        space=description.space,
-        divisor=network.divisor,
-        regions=description.regions,
-        finder=_finder_of(description, folder, device),
-    )
+    return load_network(build, description, folder, weights)
+
+
+def _members(first: SegmenterDescription, folder: Path, weights: WeightsName) -> nn.Module:
+    """The networks of all members as one.
+
+    Raises:
+        CheckpointError: If one is not finished, damaged, or not of the same training.
+    """
+    networks = [_network_of(first, folder, weights)]
+    for number in range(2, first.members + 1):
+        own = folder_of_member(folder, number)
+        if not (own / MODEL_FILE).is_file():
+            raise CheckpointError(
+                f"{folder} is to have {first.members} members, and the training of number "
+                f"{number} is not finished; run the same training again to resume it"
+            )
+        found = read_description(SegmenterDescription, own)
+        same = ("structures", "space", "regions", "segmenter", "channels")
+        if any(getattr(found, name) != getattr(first, name) for name in same):
+            raise CheckpointError(
+                f"{own} is not of the same training as {folder}: its structures, space, regions "
+                "or network differ; restore both from a copy, or train again"
+            )
+        networks.append(_network_of(found, own, weights))
+    return networks[0] if len(networks) == 1 else Members(networks)
 
 
 def _finder_of(description: SegmenterDescription, folder: Path, device: str) -> Finder | None:

@@ -15,6 +15,7 @@ from shapeguide.data.splits import SPLIT_FILE as SPLIT_FILE
 from shapeguide.errors import CheckpointError, ConfigError, reason
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.finder_model import FINDER_FOLDER
+from shapeguide.models.members import MEMBER_FOLDERS
 from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
 from shapeguide.models.restorer_model import RESTORER_FOLDER, USUAL_FILE
 from shapeguide.models.shape_model import SHAPE_FOLDER
@@ -52,7 +53,8 @@ RUN = replace(
     folders={
         **STAGE_RUN.folders,
         **dict.fromkeys(
-            (FINDER_FOLDER, SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER), STAGE_RUN
+            (FINDER_FOLDER, SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER, *MEMBER_FOLDERS),
+            STAGE_RUN,
         ),
     },
 )
@@ -80,7 +82,8 @@ def claim_run_folder(
 
     A run that left no checkpoint left nothing to lose, and another one may take its place.
 
-    What the machine does (device, workers, checkpoint interval) may change between two starts; the
+    What the machine does (device, workers, checkpoint interval) may change between two starts, and
+    so may the number of members, each of which has a folder of its own; the
     settings that decide on the result, the cases, what their files hold and the structures may not.
 
     Args:
@@ -102,7 +105,7 @@ def claim_run_folder(
     begun = (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists()
     identity = {
         "stage": stage,
-        "settings": settings.model_dump(mode="json", exclude={"machine"}),
+        "settings": settings.model_dump(mode="json", exclude={"machine", "members"}),
         "dataset": dataset_identity(
             train, validation=validation, **({"pool": pool} if pool else {})
         ),

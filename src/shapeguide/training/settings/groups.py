@@ -27,6 +27,7 @@ from shapeguide.training.settings.guidance import (
     SrnGuidance,
 )
 from shapeguide.vocabulary import (
+    MOST_MEMBERS,
     USUAL_SHARE,
     Centre,
     Decay,
@@ -234,6 +235,8 @@ class TrainSettings(Settings):
     """What settings start from: `paper` trains as published, `quick` in minutes to try it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the training: the same seed gives the same weights."""
+    members: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1
+    """Segmenters to train, by this seed and the next ones; their probabilities are averaged."""
     guidance: Guidance = "shape"
     """What guides the segmenter after its Dice iterations."""
     data: DataSettings = DataSettings()

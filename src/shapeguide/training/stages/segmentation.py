@@ -20,12 +20,15 @@ from shapeguide.models.deep_supervision import (
     trained_segmenter,
 )
 from shapeguide.models.finder_model import FINDER_FOLDER
+from shapeguide.models.members import folder_of_member
 from shapeguide.models.model_files import WEIGHTS_FILES, write_weights
 from shapeguide.models.segmenter import (
     Segmenter,
     SegmenterDescription,
     build_segmenter,
+    load_member,
     load_segmenter,
+    state_members,
 )
 from shapeguide.storage.digest import digest_now
 from shapeguide.training.cohort import Cohort, cohort_of
@@ -59,7 +62,8 @@ def train_segmenter(
 
     The same call on the folder of a killed run resumes it; on that of a finished one it loads the
     result. With and without a guide, equal settings see the same cases under the same warps in the
-    same order.
+    same order. Several members see the same cases under the same guide, each by its own seed, and
+    may be added to a finished run.
 
     Args:
         dataset: Cases with label maps and structures, or a cohort of them.
@@ -78,11 +82,16 @@ def train_segmenter(
             another space, or is collapsed, or the run to branch from is another one.
         DataError: If a case cannot be used.
     """
-    settings = guided_by(guide, resolve(settings))
+    settings, folder = guided_by(guide, resolve(settings)), Path(run_dir)
     source = None if branch_from is None else Path(branch_from)
-    cohort = found_cohort(dataset, run_dir=run_dir, settings=settings, progress=progress)
-    stage = SegmentationStage(cohort, settings, guide, source)
-    return run_stage(stage, run_dir=run_dir, progress=progress)
+    cohort = found_cohort(dataset, run_dir=folder, settings=settings, progress=progress)
+    for number in range(1, settings.members + 1):
+        own = settings.changed(seed=settings.seed + number - 1)
+        own_source = None if source is None else folder_of_member(source, number)
+        stage = SegmentationStage(cohort, own, guide, own_source, number)
+        run_stage(stage, run_dir=folder_of_member(folder, number), progress=progress)
+    on_first(lambda: state_members(folder, settings.members))
+    return load_segmenter(folder, device=settings.machine.device)
 
 
 def found_cohort(
@@ -114,6 +123,8 @@ class SegmentationStage:
     settings: TrainSettings
     guide: Guide | None = None
     branch_from: Path | None = None
+    number: int = 1
+    """Which member of a run it is; its settings hold its own seed."""
 
     name: ClassVar[str] = "segmentation"
     precision: ClassVar[Precision | None] = None
@@ -121,7 +132,9 @@ class SegmentationStage:
     @property
     def title(self) -> str:
         """What progress bar and errors call it."""
-        return "plain segmenter" if self.settings.guide is None else "guided segmenter"
+        title = "plain segmenter" if self.settings.guide is None else "guided segmenter"
+        members = self.settings.members
+        return title if members == 1 else f"{title} {self.number} of {members}"
 
     @property
     def course(self) -> SegmentationSettings:
@@ -201,11 +214,13 @@ class SegmentationStage:
             segmenter=self.course.segmenter,
             channels=self.course.channels,
             regions=self.cohort.regions,
+            # The others follow: until they are there, the run is not finished.
+            members=self.settings.members if self.number == 1 else 1,
         )
 
-    def load(self, folder: Path) -> Segmenter:
-        """The model of a finished run."""
-        return load_segmenter(folder, device=self.settings.machine.device)
+    def load(self, folder: Path) -> nn.Module:
+        """The network of the finished member, by itself."""
+        return load_member(folder)
 
     def _validation(
         self, network: nn.Module, state: TrainingState

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from shapeguide.training.stages.shape import train_shape
     from shapeguide.workflows.evaluation import evaluate
     from shapeguide.workflows.held_out import held_out_cases
+    from shapeguide.workflows.planning import plan
     from shapeguide.workflows.train import train
+    from shapeguide.workflows.training_plan import TrainingPlan
 
     __version__: str
 
@@ -52,6 +54,7 @@ __all__ = [
     "Structure",
     "TrainSettings",
     "TrainedRun",
+    "TrainingPlan",
     "Volume",
     "__version__",
     "calibrate_restorer",
@@ -65,6 +68,7 @@ __all__ = [
     "load_run",
     "load_segmenter",
     "load_shape_network",
+    "plan",
     "predict",
     "predict_files",
     "predict_volume",
@@ -115,7 +119,9 @@ _HOMES = {
     "training.stages.segmentation": ("train_segmenter",),
     "training.stages.shape": ("train_shape",),
     "workflows.held_out": ("held_out_cases",),
+    "workflows.planning": ("plan",),
     "workflows.train": ("train",),
+    "workflows.training_plan": ("TrainingPlan",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

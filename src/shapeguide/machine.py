@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
 
 import torch
 
@@ -55,3 +59,33 @@ def choose_precision(name: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Context in which networks run in that precision on that device."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux states what a container may take; a word instead of a number is no limit."""
+
+
+def memory_bytes(device: torch.device) -> int | None:
+    """Memory of a GPU, or of the machine, or what a container on it may take; None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    names = getattr(os, "sysconf_names", {})
+    if not {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(names):
+        return None
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(found, int(CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):
+        return found
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Most memory that tensors have taken on a GPU, or this process at all; None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        resource = import_module("resource")
+    except ImportError:  # Windows
+        return None
+    found: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found if sys.platform == "darwin" else 1024 * found

@@ -19,6 +19,7 @@ from shapeguide.commands.arguments import (
 )
 from shapeguide.commands.options import setting_options, settings_of
 from shapeguide.commands.terminal import tell
+from shapeguide.training.durations import seconds_of
 from shapeguide.training.settings.groups import TrainSettings
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class _Train:
     """A structure and its label ids in the pool, where they are others than in the dataset."""
     shape_network: Annotated[OptionalPath, arg(metavar="RUN")] = None
     """A finished run whose shape network guides this one too."""
+    time_budget: Annotated[str | None, arg(metavar="30m")] = None
+    """How long all may take on this machine, such as 45s, 30m or 1h30m: it decides how many
+    iterations the segmentation has, and where few would fit halves its channels."""
+    dry_run: bool = False
+    """Only tell what would be done, what it takes in time and memory by a few timed steps, and
+    write nothing into the run folder."""
     overwrite: bool = False
     """Delete what an older run has written into the folder first; all else in it stays."""
 
@@ -56,6 +63,8 @@ class _Train:
     def run(self) -> int:
         """Train, and tell what was made and what to do with it."""
         settings, structures = self.settings, parse_structures(self.structure)
+        if self.time_budget is not None:
+            seconds_of(self.time_budget)  # what is mistyped is said at once
         train, test = self.cases.read(self.dataset)
         if structures:
             train = train.with_structures(**structures)
@@ -63,12 +72,22 @@ class _Train:
         if self.label_pool is not None:
             named = parse_structures(self.pool_structure)
             train = train.with_label_pool(self.label_pool, **named)
+        if self.dry_run:
+            made = sg.plan(
+                train,
+                settings,
+                shape_network=self.shape_network,
+                time_budget=self.time_budget,
+            )
+            tell(str(made))
+            return 0
         sg.train(
             train,
             test=test,
             out=self.out,
             settings=settings,
             shape_network=self.shape_network,
+            time_budget=self.time_budget,
             overwrite=self.overwrite,
         )
         self._tell_of_the_run(train, test)

@@ -191,6 +191,17 @@ def is_fixed(settings: DataSettings) -> bool:
     return settings.spatial_shape is not None or settings.centre != "volume"
 
 
+def undivided(settings: DataSettings, space: WorkingSpace) -> str:
+    """Why there are no regions, in words, where there are none."""
+    if settings.region == "none":
+        return "none: whole scans are asked for (data.region none)"
+    if is_fixed(settings):
+        return "none: what is seen of a scan is stated (data.spatial_shape or data.centre)"
+    if prod(space.spatial_shape) <= SMALL_SCAN_VOXELS:
+        return "none: the scans are about as large as a region"
+    return "none: regions around the structures would not be much smaller than the scans"
+
+
 def patches_of(whole: WorkingSpace, divisor: int) -> tuple[WorkingSpace, PatchPlaces] | None:
     """The space of patches of scans that are too large to be seen at once; None where none is.
 

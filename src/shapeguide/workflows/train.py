@@ -15,7 +15,8 @@ from shapeguide.models.restorer_model import RESTORER_FOLDER
 from shapeguide.models.segmenter import Segmenter, SegmenterDescription
 from shapeguide.models.shape_model import SHAPE_FOLDER, ShapeModel, load_shape_network
 from shapeguide.storage.whole import write_json
-from shapeguide.training.cohort import check_pool_apart
+from shapeguide.training.cohort import Cohort, check_pool_apart, cohort_of
+from shapeguide.training.durations import seconds_of
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.processes import on_first
 from shapeguide.training.engine.run_folder import (
@@ -23,17 +24,23 @@ from shapeguide.training.engine.run_folder import (
     check_run_folder,
     clear_run_folder,
     locked_run_folder,
+    noted_settings,
 )
 from shapeguide.training.guides import Guide
 from shapeguide.training.settings.groups import TrainSettings
-from shapeguide.training.settings.guidance import AcnnGuidance, ShapeGuidance, SrnGuidance
+from shapeguide.training.settings.guidance import ShapeGuidance
 from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.autoencoder import train_autoencoder
 from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.segmentation import found_cohort, train_segmenter
 from shapeguide.training.stages.shape import train_shape
+from shapeguide.workflows.needed import needed_stages
+from shapeguide.workflows.planning import planned, tell_if_long
 
 logger = logging.getLogger(__name__)
+
+CHOSEN_BY_TIME = ("dice_iterations", "guided_iterations", "channels")
+"""Settings of the segmentation that a time budget chooses."""
 
 
 def train(
@@ -43,6 +50,7 @@ def train(
     settings: TrainSettings | str = "default",
     shape_network: ShapeModel | str | Path | None = None,
     test: Dataset | None = None,
+    time_budget: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Segmenter:
@@ -63,13 +71,17 @@ def train(
             one.
         test: Cases that are kept for testing. Nothing is done with them but to note their ids in
             the run folder, in `split.json`, beside those of the training cases.
+        time_budget: How long all may take on this machine, such as `30m` or `1h30m`: a few timed
+            steps decide how many iterations the segmentation has, as large a part of them guided
+            as the settings say, and where few would fit its channels are halved, once or twice. A
+            run that was begun keeps what was chosen then.
         overwrite: Delete what an older run has written into the folder first; all else in it stays.
         progress: Show progress bars.
 
     Raises:
-        ConfigError: If settings, folder and data do not fit together, or the folder holds something
-            else than a run, or a run to overwrite holds scans of the dataset, or another process
-            trains there.
+        ConfigError: If settings, folder and data do not fit together, or nothing fits in the time
+            budget or the memory, or the folder holds something else than a run, or a run to
+            overwrite holds scans of the dataset, or another process trains there.
         DataError: If a case cannot be used.
     """
     folder, settings = Path(out), resolve(settings)
@@ -78,6 +90,7 @@ def train(
             f"a shape network was given together with guidance {settings.guidance!r}; leave out "
             "one of them"
         )
+    budget_seconds = None if time_budget is None else seconds_of(time_budget)
     dataset.require_images()
     check_pool_apart(dataset.pool, test or ())
     on_first(lambda: check_run_folder(folder))
@@ -85,7 +98,8 @@ def train(
         if overwrite:
             on_first(lambda: clear_run_folder(folder, (*dataset, *dataset.pool)))
         guide = _given_guide(shape_network)
-        segmenter = _train_stages(dataset, folder, settings, guide=guide, progress=progress)
+        cohort, settings = _begun(dataset, folder, settings, guide, budget_seconds)
+        segmenter = _train_stages(cohort, dataset, folder, settings, guide=guide, progress=progress)
         if test is not None:
             ids = {"train": [case.id for case in dataset], "test": [case.id for case in test]}
             on_first(lambda: write_json(folder / SPLIT_FILE, ids))
@@ -119,7 +133,38 @@ def _given_guide(given: ShapeModel | str | Path | None) -> ShapeModel | None:
     return load_shape_network(given)
 
 
+def _begun(
+    dataset: Dataset,
+    folder: Path,
+    settings: TrainSettings,
+    guide: Guide | None,
+    budget_seconds: float | None,
+) -> tuple[Cohort, TrainSettings]:
+    """The cases, and the settings that fit in the time; those of a begun run if there is one."""
+    begun = on_first(lambda: noted_settings(folder))
+    if begun is not None and budget_seconds is not None:
+        chosen = {name: begun["segmentation"][name] for name in CHOSEN_BY_TIME}
+        settings = settings.changed(segmentation=settings.segmentation.changed(**chosen))
+        logger.info(
+            "%s was begun with %d iterations of the segmentation and channels %s, and keeps them, "
+            "whatever the time budget",
+            folder, settings.segmentation.iterations, settings.segmentation.channels,
+        )  # fmt: skip
+    cohort = cohort_of(dataset, settings)
+    if begun is not None:
+        return cohort, settings
+    if budget_seconds is None:
+        tell_if_long(cohort, settings)
+        return cohort, settings
+    made = planned(cohort, settings, guide=guide, budget_seconds=budget_seconds)
+    logger.info("%s", made)
+    if made.settings.segmentation.channels != settings.segmentation.channels:
+        cohort = cohort_of(dataset, made.settings)
+    return cohort, made.settings
+
+
 def _train_stages(
+    cohort: Cohort,
     dataset: Dataset,
     folder: Path,
     settings: TrainSettings,
@@ -128,30 +173,18 @@ def _train_stages(
     progress: bool,
 ) -> Segmenter:
     """All stages in their order, each in its folder, on the same prepared cases."""
-    cohort = found_cohort(dataset, run_dir=folder, settings=settings, progress=progress)
-    if cohort.in_patches and settings.guide is not None:
-        logger.warning(
-            "the segmenter sees patches, which show structures in part: guidance %r would mean "
-            "nothing, and none is used; a coarser spacing (data.spacing_mm) shows them whole",
-            settings.guidance,
-        )
-        settings = settings.changed(guidance="none")
-    by_shape = isinstance(settings.guide, ShapeGuidance)
-    if by_shape and guide is None:
+    cohort = found_cohort(cohort, run_dir=folder, settings=settings, progress=progress)
+    needed = needed_stages(cohort, settings, given=guide is not None)
+    settings, restores = needed.settings, needed.restorer
+    guide = None if settings.guide is None else guide
+    if needed.shape:
         guide = train_shape(
             cohort, run_dir=folder / SHAPE_FOLDER, settings=settings, progress=progress
         )
-    elif isinstance(settings.guide, AcnnGuidance | SrnGuidance):
+    if needed.autoencoder:
         guide = train_autoencoder(
             cohort, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
         )
-    restores = by_shape and settings.restorer.iterations > 0
-    if restores and len(cohort.regions.each if cohort.regions else ()) > 1:
-        logger.info(
-            "no shape restorer is trained: it looks at all structures at once, and each has a "
-            "region of its own here (data.region all lays one around all)"
-        )
-        restores = False
     if restores:
         train_restorer(
             cohort, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress

@@ -175,7 +175,7 @@ def train_loop(
         with stop_requests(lambda: bar.say(keeper.farewell()) if first else None) as stop:
             for iteration, batch in _batches(task.batches, plan, start, fabric):
                 rate = plan.learning_rate(iteration)
-                terms = _step(state, task, iteration, batch, rate=rate, fabric=fabric)
+                terms = take_step(state, task, iteration, batch, rate=rate, fabric=fabric)
                 state.iteration = done = iteration + 1
                 last = done == plan.iterations
                 stopping = processes.agree_on_any(stop.is_set())
@@ -212,7 +212,7 @@ def _batches(
         yield iteration, to_device(batch, fabric)
 
 
-def _step(
+def take_step(
     state: TrainingState,
     task: LoopTask,
     iteration: int,

@@ -48,15 +48,11 @@ STAGE_RUN = FolderKind(
     folders={TENSORBOARD_FOLDER: FolderKind("log", None, files=("events.out.tfevents.*",))},
 )
 """What one stage writes."""
+STAGES = (FINDER_FOLDER, SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER)
+"""Folders of the stages inside the folder of a whole training."""
 RUN = replace(
     STAGE_RUN,
-    folders={
-        **STAGE_RUN.folders,
-        **dict.fromkeys(
-            (FINDER_FOLDER, SHAPE_FOLDER, AUTOENCODER_FOLDER, RESTORER_FOLDER, *MEMBER_FOLDERS),
-            STAGE_RUN,
-        ),
-    },
+    folders={**STAGE_RUN.folders, **dict.fromkeys((*STAGES, *MEMBER_FOLDERS), STAGE_RUN)},
 )
 """What a whole training writes: that of the segmenter, and inside it those of other stages."""
 UNUSED_SETTINGS: dict[str, tuple[str, ...]] = {
@@ -119,6 +115,19 @@ def claim_run_folder(
         replace=not begun,
     )
     return found.state == "same" and (folder / MODEL_FILE).is_file()
+
+
+def noted_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run that was begun in a folder, as plain values; None if none was.
+
+    A run notes them as soon as the first of its stages starts, in the folder of that stage.
+
+    Raises:
+        ConfigError: If the folder holds something else than a run.
+        CheckpointError: If a note is damaged.
+    """
+    notes = (read_note(folder, RUN), *(read_note(folder / name, STAGE_RUN) for name in STAGES))
+    return next((dict(note["settings"]) for note in notes if note is not None), None)
 
 
 @contextmanager

@@ -52,15 +52,8 @@ def train_finder(
         DataError: If a case cannot be used.
     """
     settings = resolve(settings)
-    if settings.finder.iterations < 1:
-        raise ConfigError(
-            "finder.iterations is 0, which trains no finder; raise it, or leave the stage out"
-        )
-    cohort = cohort_of(dataset, settings)
-    own = cohort.in_space(
-        finder_space(cohort, settings.finder), memory_limit_bytes=settings.data.memory_limit_bytes
-    )
-    return run_stage(FinderStage(own, settings), run_dir=run_dir, progress=progress)
+    stage = finder_stage(cohort_of(dataset, settings), settings)
+    return run_stage(stage, run_dir=run_dir, progress=progress)
 
 
 def finder_space(cohort: Cohort, settings: FinderSettings) -> WorkingSpace:
@@ -167,3 +160,20 @@ class FinderStage:
     def load(self, folder: Path) -> Finder:
         """The model of a finished run."""
         return load_finder(folder, device=self.settings.machine.device)
+
+
+def finder_stage(cohort: Cohort, settings: TrainSettings) -> FinderStage:
+    """The stage of the cases of a cohort in any space.
+
+    Raises:
+        ConfigError: If the settings train no finder.
+        GeometryError: If one scan needs more than 512^3 voxels to be held whole.
+    """
+    if settings.finder.iterations < 1:
+        raise ConfigError(
+            "finder.iterations is 0, which trains no finder; raise it, or leave the stage out"
+        )
+    own = cohort.in_space(
+        finder_space(cohort, settings.finder), memory_limit_bytes=settings.data.memory_limit_bytes
+    )
+    return FinderStage(own, settings)

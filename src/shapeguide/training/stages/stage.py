@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 import shapeguide
@@ -140,13 +142,7 @@ def _train(stage: Stage[Any], folder: Path, progress: bool) -> None:
         f", {len(cohort.pool_cases)} label maps without images" if cohort.pool_cases else "",
     )  # fmt: skip
     cohort.check_structures_occur()
-    fabric = start_fabric(machine, precision=stage.precision)
-    learner = stage.learner()
-    lay_out(learner)
-    optimizer = torch.optim.Adam(learner.parameters(), lr=stage.course.learning_rate)
-    wrapped, optimizer = fabric.setup(learner, optimizer)
-    average = WeightAverage(learner, stage.average_decay) if stage.average_decay else None
-    state = TrainingState(learner, optimizer, average=average)
+    begun = begin(stage)
     plan = LoopPlan.of(
         stage.title,
         stage.course,
@@ -154,10 +150,33 @@ def _train(stage: Stage[Any], folder: Path, progress: bool) -> None:
         validate_every=stage.validate_every,
         progress=progress,
     )
-    task = stage.task(shared(wrapped, learner, fabric), state, folder)
-    train_loop(state, plan, task, run_dir=folder, fabric=fabric)
-    learner.eval().requires_grad_(False)
-    on_first(lambda: write_description(stage.describe(state, folder), folder))
+    task = stage.task(begun.wrapped, begun.state, folder)
+    train_loop(begun.state, plan, task, run_dir=folder, fabric=begun.fabric)
+    begun.state.network.eval().requires_grad_(False)
+    on_first(lambda: write_description(stage.describe(begun.state, folder), folder))
+
+
+@dataclass(frozen=True, eq=False)
+class BegunStage:
+    """What a stage trains, before its first iteration."""
+
+    fabric: Fabric
+    """Device and precision."""
+    state: TrainingState
+    wrapped: nn.Module
+    """The learner as the step calls it."""
+
+
+def begin(stage: Stage[Any]) -> BegunStage:
+    """Set up what a stage trains on the device that computes; nothing is read or written."""
+    fabric = start_fabric(stage.settings.machine, precision=stage.precision)
+    learner = stage.learner()
+    lay_out(learner)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=stage.course.learning_rate)
+    wrapped, optimizer = fabric.setup(learner, optimizer)
+    average = WeightAverage(learner, stage.average_decay) if stage.average_decay else None
+    state = TrainingState(learner, optimizer, average=average)
+    return BegunStage(fabric, state, shared(wrapped, learner, fabric))
 
 
 def lay_out(network: nn.Module) -> None:

@@ -16,7 +16,7 @@ from shapeguide.models.segmenter import Segmenter, SegmenterDescription
 from shapeguide.models.shape_model import SHAPE_FOLDER, ShapeModel, load_shape_network
 from shapeguide.storage.whole import write_json
 from shapeguide.training.cohort import Cohort, check_pool_apart, cohort_of
-from shapeguide.training.durations import seconds_of
+from shapeguide.training.durations import in_words, seconds_of
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.engine.processes import on_first
 from shapeguide.training.engine.run_folder import (
@@ -27,6 +27,7 @@ from shapeguide.training.engine.run_folder import (
     noted_settings,
 )
 from shapeguide.training.guides import Guide
+from shapeguide.training.settings.base import build
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.guidance import ShapeGuidance
 from shapeguide.training.settings.presets import resolve
@@ -36,6 +37,7 @@ from shapeguide.training.stages.segmentation import found_cohort, train_segmente
 from shapeguide.training.stages.shape import train_shape
 from shapeguide.workflows.needed import needed_stages
 from shapeguide.workflows.planning import planned, tell_if_long
+from shapeguide.workflows.training_plan import of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +145,8 @@ def _begun(
     """The cases, and the settings that fit in the time; those of a begun run if there is one."""
     begun = on_first(lambda: noted_settings(folder))
     if begun is not None and budget_seconds is not None:
-        chosen = {name: begun["segmentation"][name] for name in CHOSEN_BY_TIME}
+        noted = build(TrainSettings, begun).segmentation
+        chosen = {name: getattr(noted, name) for name in CHOSEN_BY_TIME}
         settings = settings.changed(segmentation=settings.segmentation.changed(**chosen))
         logger.info(
             "%s was begun with %d iterations of the segmentation and channels %s, and keeps them, "
@@ -157,7 +160,14 @@ def _begun(
         tell_if_long(cohort, settings)
         return cohort, settings
     made = planned(cohort, settings, guide=guide, budget_seconds=budget_seconds)
-    logger.info("%s", made)
+    fitted = made.settings.segmentation
+    logger.info(
+        "%s hold %d iterations of the segmentation with channels %s; memory %s",
+        in_words(budget_seconds), fitted.iterations, fitted.channels,
+        of_memory(made.peak_bytes, made.memory_bytes),
+    )  # fmt: skip
+    for warning in made.warnings:
+        logger.warning("%s", warning)
     if made.settings.segmentation.channels != settings.segmentation.channels:
         cohort = cohort_of(dataset, made.settings)
     return cohort, made.settings

@@ -127,7 +127,7 @@ def noted_settings(folder: Path) -> dict[str, Any] | None:
         CheckpointError: If a note is damaged.
     """
     notes = (read_note(folder, RUN), *(read_note(folder / name, STAGE_RUN) for name in STAGES))
-    return next((dict(note["settings"]) for note in notes if note is not None), None)
+    return next((note["settings"] for note in notes if note is not None), None)
 
 
 @contextmanager

@@ -48,3 +48,14 @@ def test_unknown_preset_lists_the_known_ones() -> None:
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
         preset("default").seed = 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "cases"), [((48, 64, 48), 3), ((32, 32, 32), 3), ((64, 64, 64), 2), ((96, 96, 80), 1)]
+)
+def test_a_batch_has_fewer_cases_where_windows_are_large(
+    shape: tuple[int, int, int], cases: int
+) -> None:
+    segmentation = TrainSettings().segmentation
+    assert segmentation.batch_of(shape) == cases
+    assert segmentation.changed(batch_size=2).batch_of(shape) == 2

@@ -5,6 +5,7 @@ Nothing here imports torch, so that the command line can show its help at once.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -160,6 +161,11 @@ class FinderSettings(Settings):
     coarser."""
 
 
+BATCH_VOXELS = 500_000
+"""About so many voxels make a batch where its size is not given."""
+MOST_CASES = 3
+
+
 class SegmentationSettings(Settings):
     """The segmentation stage: the network that segments, and how it is trained."""
 
@@ -171,8 +177,9 @@ class SegmentationSettings(Settings):
     """Iterations before the shape loss."""
     guided_iterations: CountOrZero = 400
     """Iterations with the shape loss; without guidance they train on like the first."""
-    batch_size: Count = 3
-    """Cases in a batch."""
+    batch_size: Count | None = None
+    """Cases in a batch; when not given, 1 to 3, as many as have about half a million voxels
+    together."""
     learning_rate: Positive = 2e-3
     """Learning rate of Adam, at the start."""
     decay: Decay = "cosine"
@@ -198,6 +205,12 @@ class SegmentationSettings(Settings):
     """Training cases held out for validation; a tenth, 1 to 8, when not given, none below 10."""
     validate_every: Count = 200
     """Iterations between two validations."""
+
+    def batch_of(self, spatial_shape: tuple[int, int, int]) -> int:
+        """Cases in a batch of windows of this shape."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return min(MOST_CASES, max(1, round(BATCH_VOXELS / prod(spatial_shape))))
 
     @property
     def iterations(self) -> int:

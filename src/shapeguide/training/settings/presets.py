@@ -57,7 +57,7 @@ PRESETS: dict[str, TrainSettings] = {
         shape=ShapeSettings(iterations=100, channels=(8, 16, 32), canonical_shape=24),
         autoencoder=AutoencoderSettings(iterations=200, channels=(8, 16, 32)),
         restorer=RestorerSettings(iterations=300),
-        finder=FinderSettings(iterations=200),
+        finder=FinderSettings(iterations=400),
         segmentation=SegmentationSettings(
             batch_size=2,
             channels=(8, 16, 32, 64),

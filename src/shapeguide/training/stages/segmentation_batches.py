@@ -47,7 +47,8 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
     def __init__(self, cases: PreparedCases, settings: TrainSettings) -> None:
         self.cases = cases
         self.settings = settings
-        self.order = CaseOrder(len(cases), settings.segmentation.batch_size, settings.seed)
+        batch_size = settings.segmentation.batch_of(cases.space.spatial_shape)
+        self.order = CaseOrder(len(cases), batch_size, settings.seed)
         i, j, k = (room - off for room, off in zip(cases.room, cases.off, strict=True))
         self.context = (i, j, k)
         """Voxels of the images beyond the working space, at both ends of each axis."""

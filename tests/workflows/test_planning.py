@@ -241,3 +241,14 @@ def test_only_a_long_training_is_told_of_before_it_starts(
     with caplog.at_level(logging.INFO, "shapeguide"):
         planning.tell_if_long(cohort, settings())
     assert "300 iterations of about 8 s, together 40 min at least; memory 1.0 GiB" in caplog.text
+
+
+def test_a_budget_on_a_damaged_run_is_a_clear_error(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing = faked(monkeypatch)
+    note = {"stage": "segmentation", "settings": {"segmentation": 3}, "dataset": {}}
+    (tmp_path / "run.json").write_text(json.dumps(note | {"written_by": "shapeguide 0"}))
+    with pytest.raises(ConfigError, match="segmentation: Input should be a valid dictionary"):
+        sg.train(dataset, out=tmp_path, settings=settings(), time_budget="1h", progress=False)
+    assert timing.stages == []

@@ -109,6 +109,15 @@ def test_predictions_find_first_on_any_grid(run: Path, tmp_path: Path) -> None:
     assert report.volumes["found"].tolist() == [False]
 
 
+def test_a_plan_of_whole_scans_times_the_finder_and_regions(heads: Dataset) -> None:
+    made = sg.plan(heads, settings())
+    assert [steps.title for steps in made.steps] == ["finder", "segmenter"]
+    assert all(steps.step_seconds > 0 for steps in made.steps)
+    assert "mm around left, found first" in made.region
+    assert np.prod(made.space.spatial_shape) < np.prod(SHAPE) / 2
+    assert made.preparing_seconds > 0
+
+
 class KilledError(Exception):
     pass
 

@@ -139,7 +139,7 @@ def measure(command: tuple[str, ...], *, log: Path, environment: Mapping[str, st
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         shown = "\n".join(lines[-SHOWN_LOG_LINES:])
         raise SystemExit(f"{' '.join(command)}\nended with {process.returncode}:\n{shown}")
-    return Usage(round(seconds, 2), round(peak, 3))
+    return Usage(seconds, peak)
 
 
 def cores() -> int:

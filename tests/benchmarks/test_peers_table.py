@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from peers.heads import STRUCTURES, write_classes, write_label_ids
-from peers.steps import Step, Training, carry_out, read_usage, write_training
+from peers.steps import Step, Training, carry_out, measure, read_usage, write_training
 from peers.table import markdown_table, score_systems
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
@@ -138,7 +139,7 @@ def test_a_step_is_done_once_and_never_as_another(
 ) -> None:
     made = tmp_path / "made"
     made.write_text("left by a stopped start")
-    append = ("bash", "-c", f"echo once >> {made}")
+    append = ("bash", "-c", f"sleep 0.1; echo once >> {made}")
     step = Step(tmp_path / "system", "train", append, (made,))
     carry_out(step)
     carry_out(step)
@@ -146,9 +147,15 @@ def test_a_step_is_done_once_and_never_as_another(
     assert "done before" in capsys.readouterr().out
     usage = read_usage(tmp_path / "system", "train")
     assert usage is not None
-    assert usage.seconds > 0
+    assert usage.seconds >= 0.1
     with pytest.raises(SystemExit, match="another command"):
         carry_out(Step(tmp_path / "system", "train", ("true", "now"), (made,)))
+
+
+def test_the_memory_of_a_step_is_that_of_its_children_too(tmp_path: Path) -> None:
+    hold = f"{sys.executable} -c 'import time; held = b\"x\" * 2**28; time.sleep(1.5)'; true"
+    usage = measure(("bash", "-c", hold), log=tmp_path / "log", environment={})
+    assert 0.25 < usage.peak_memory_gb < 0.35
 
 
 def test_a_failing_step_tells_what_it_printed(tmp_path: Path) -> None:

@@ -173,9 +173,9 @@ def _predict(trained: TrainedRun, volume: Volume, clock: Clock) -> LabelMap:
         if segmenter.finder is not None:
             finding = clock.taking_calls(segmenter.finder.network, "of it the finder's network")
             stack.enter_context(finding)
-        shown = shown_to(segmenter, volume)
+        shown = shown_to(segmenter, (volume,))
     with clock.taking("segmenting"), clock.taking_calls(segmenter.network, "of it the network"):
-        prediction = predict_shown(segmenter, shown, volume)
+        prediction = predict_shown(segmenter, shown, (volume,))
     if trained.restorer is not None:
         with clock.taking("restoring"):
             prediction = prediction.restored_by(trained.restorer)

@@ -13,13 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
+from shapeguide.data.channels import chosen_channels
 from shapeguide.data.dataset import read_dataset
 from shapeguide.data.nifti import write_label_map, write_volume
-from shapeguide.errors import ConfigError, DataError, GeometryError
+from shapeguide.data.prepare import prepare_volume
+from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.working_space import WorkingSpace
+from shapeguide.errors import DataError, GeometryError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.training.cohort import cohort_of
-from shapeguide.training.settings.groups import TrainSettings
 
 SHAPE = (6, 7, 8)
 GRID = Grid(SHAPE, np.eye(4))
@@ -66,14 +68,13 @@ def test_a_channel_on_another_grid_is_brought_to_the_first(
         first, second = case.read_channels()
     assert second.grid.matches(first.grid)
     np.testing.assert_allclose(second.data[:, :6], first.data[:, :6], atol=1e-4)
-    assert "ann: channel resampled to the grid of the first" in caplog.text
+    assert "ann: channels lie on different grids" in caplog.text
 
 
 def test_channels_of_two_persons_are_refused_by_their_grids(tmp_path: Path) -> None:
     case = two_files(tmp_path, Grid(SHAPE, affine(1.0, 5.0)))
-    with pytest.raises(
-        GeometryError, match=r"^ann: two channels do not overlap: 16% (?s:.*)T2\.nii"
-    ):
+    message = r"^ann: T1\.nii, T2\.nii: two channels do not overlap: 16%"
+    with pytest.raises(GeometryError, match=message):
         case.read_channels()
 
 
@@ -127,8 +128,32 @@ def test_cases_of_one_dataset_have_the_same_channels(tmp_path: Path) -> None:
         read_dataset(path)
 
 
-def test_nobody_trains_on_the_first_of_several_channels_unasked(tmp_path: Path) -> None:
-    both = np.stack([ramp(GRID).data] * 2, axis=-1)
+def test_prepared_images_have_all_channels_in_memory_and_from_the_cache(tmp_path: Path) -> None:
+    both = np.stack([ramp(GRID).data, np.square(ramp(GRID).data)], axis=-1)
     dataset = read_dataset(put_decathlon(tmp_path, both, {"0": "T2", "1": "ADC"}))
-    with pytest.raises(ConfigError, match="the channels T2, ADC, and one is trained on"):
-        cohort_of(dataset, TrainSettings())
+    case = dataset.with_structures(part=1)[0]
+    space = WorkingSpace((1.0, 1.0, 1.0), (8, 8, 8))
+    prepared = PreparedCases([case], space)
+    image = prepared[0].image
+    assert image.shape == (2, 8, 8, 8)
+    for found, channel in zip(image, case.read_channels(), strict=True):
+        assert np.array_equal(found, prepare_volume(channel, space).data)
+    assert np.array_equal(prepared.whole_image(case), image)
+    # Of one channel, both would fit.
+    for _ in range(2):
+        stored = PreparedCases([case], space, tmp_path / "cache", memory_limit_bytes=5 * 8**3)
+        assert np.array_equal(stored[0].image, image)
+        assert isinstance(stored[0].image, np.memmap)
+
+
+def test_channels_are_taken_by_name_or_else_by_order() -> None:
+    one, two, three = (Volume(np.full(SHAPE, value, np.float32), GRID) for value in (1, 2, 3))
+    given, names = (one, two, three), ("T1", "T2", "FLAIR")
+    assert chosen_channels(given, names, ("FLAIR", "T1")) == (three, one)
+    assert chosen_channels(given, names, ("a", "b", "c")) == given
+    assert chosen_channels(given[:2], ("MR", "MR"), ("MR", "MR")) == given[:2]
+    assert chosen_channels((two,), ("T2",), ("image",)) == (two,)
+    with pytest.raises(DataError, match="trained on the channels T1, PD, found T1, T2, FLAIR"):
+        chosen_channels(given, names, ("T1", "PD"))
+    with pytest.raises(DataError, match="trained on the channels T1, T2, found 1 channels"):
+        chosen_channels((one,), (), ("T1", "T2"))

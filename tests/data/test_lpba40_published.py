@@ -250,8 +250,8 @@ def test_the_crop_of_the_paper_fits_scans_of_124_coronal_slices(tree: Path) -> N
     case = sg.read_dataset(tree).with_structures(left=(LEFT,), right=(RIGHT,))[0]
     space = WorkingSpace(SPACING_MM, (32, 16, 32), "volume", "volume")
     prepared = prepare_case(case, space)
-    assert prepared.image.shape == (32, 16, 32)
-    inside = prepared.image[:, 2:14]
+    assert prepared.image.shape == (1, 32, 16, 32)
+    inside = prepared.image[0, :, 2:14]
     assert inside.mean() == pytest.approx(0, abs=1e-5)
     assert inside.std() == pytest.approx(1, abs=1e-5)
     wanted = np.select([scan(0)[1] == LEFT, scan(0)[1] == RIGHT], [1, 2])

@@ -121,11 +121,12 @@ def test_a_scan_of_huge_voxels_is_refused_before_memory_is_taken() -> None:
 
 def test_a_prepared_case_has_the_working_shape_and_keeps_its_labels(tmp_path: Path) -> None:
     prepared = prepare_case(write_case(tmp_path), WorkingSpace(ONE_MM, (16, 16, 16)))
-    assert prepared.image.shape == prepared.classes.shape == (16, 16, 16)
+    assert prepared.image.shape == (1, *prepared.classes.shape) == (1, 16, 16, 16)
     assert prepared.image.dtype == np.float32
     assert prepared.classes.dtype == np.uint8
     assert prepared.classes.sum() == 3 * 4 * 5
-    assert prepared.image[prepared.classes == 1].min() > prepared.image[prepared.classes == 0].max()
+    image = prepared.image[0]
+    assert image[prepared.classes == 1].min() > image[prepared.classes == 0].max()
     found = prepared.grid.to_world(np.argwhere(prepared.classes).mean(axis=0))
     assert np.allclose(found, (4, 5.5, 6))  # (5, 5.5, 6) of an LAS grid from 9 mm
 
@@ -211,7 +212,7 @@ def test_a_volume_and_its_case_are_normalised_alike(tmp_path: Path) -> None:
     crop, whole = prepare_case(case, space), prepare_volume(case.read_volume(), space)
     offset = np.round(whole.grid.to_index(crop.grid.to_world(np.zeros(3)))).astype(int)
     window = tuple(slice(start, start + 8) for start in offset)
-    assert np.array_equal(whole.data[window], crop.image)
+    assert np.array_equal(whole.data[window], crop.image[0])
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.7, 1.1, 0.9)])
@@ -343,7 +344,7 @@ def test_an_image_that_is_prepared_whole_is_not_read_again_for_prediction(
 ) -> None:
     case = write_case(tmp_path)
     prepared = PreparedCases([case], space)
-    expected = prepare_volume(case.read_volume(), space).data
+    expected = prepare_volume(case.read_volume(), space).data[None]
     prepared.prepare_all()
     read.clear()
     found = prepared.whole_image(case)

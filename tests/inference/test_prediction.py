@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shapeguide.data.case import Case
 from shapeguide.data.nifti import read_label_map, read_volume
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError, DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.inference import prediction_files
-from shapeguide.inference.prediction import predict, predict_volume
+from shapeguide.inference.prediction import channels_for, predict, predict_volume
 from shapeguide.inference.prediction_files import PredictionOptions, predict_files
 from shapeguide.inference.provenance import PREDICTIONS_FILE
 from shapeguide.inference.sizes_table import VOLUMES_FILE
@@ -152,16 +153,16 @@ def test_too_little_memory_for_one_scan_is_reported_and_the_table_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = [write_scan(tmp_path / f"{name}.nii.gz") for name in "abc"]
-    whole = read_volume
+    whole = channels_for
 
-    def scarce(path: Path, *, orientation: str | None = None) -> Volume:
-        if path.name == "b.nii.gz":
+    def scarce(segmenter: Segmenter, case: Case) -> tuple[Volume, ...]:
+        if case.id == "b":
             raise RuntimeError("out of memory")  # as PyTorch's allocators do
-        if path.name == "c.nii.gz":
+        if case.id == "c":
             raise KeyboardInterrupt
-        return whole(path, orientation=orientation)
+        return whole(segmenter, case)
 
-    monkeypatch.setattr(prediction_files, "read_volume", scarce)
+    monkeypatch.setattr(prediction_files, "channels_for", scarce)
     report = predict_files(segmenter(), scans[:2], out_dir=tmp_path / "two", progress=False)
     assert [failure.reason for failure in report.failed] == ["RuntimeError: out of memory"]
     with pytest.raises(KeyboardInterrupt):

@@ -17,9 +17,10 @@ import shapeguide as sg
 from shapeguide.data.case import Case
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.inference import prediction_files
-from shapeguide.inference.prediction import predict_volume
+from shapeguide.inference.prediction import channels_for, predict_volume
 from shapeguide.inference.prediction_files import PredictionReport
 from shapeguide.inference.sizes_table import VOLUMES_FILE
+from shapeguide.models.segmenter import Segmenter
 from shapeguide.storage.whole import read_table
 from shapeguide.workflows.evaluation import evaluate
 
@@ -149,12 +150,12 @@ def test_what_was_restored_is_in_the_table_as_soon_as_a_scan_is_done(
     run, out = run_by_hand(), tmp_path / "out"
     found: list[pd.DataFrame] = []
 
-    def killed(path: Path, **options: str | None) -> sg.Volume:
-        if path.name == "b.nii.gz":
+    def killed(segmenter: Segmenter, case: Case) -> tuple[sg.Volume, ...]:
+        if case.id == "b":
             found.append(pd.read_csv(out / VOLUMES_FILE))  # what a kill -9 would leave
-        return sg.read_volume(path, **options)
+        return channels_for(segmenter, case)
 
-    monkeypatch.setattr(prediction_files, "read_volume", killed)
+    monkeypatch.setattr(prediction_files, "channels_for", killed)
     report = predict(run, scans, out)
     done = report.volumes[report.volumes["case"] == "a"]
     assert done["restored_mm3"].notna().all()

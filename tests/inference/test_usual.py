@@ -77,7 +77,7 @@ def disagreements(run: Path, cohort: Dataset, weights: str) -> list[float]:
         disagreement(
             restorer,
             prepared_probabilities(
-                segmenter, prepare_volume(case.read_volume(), segmenter.space).data
+                segmenter, prepare_volume(case.read_volume(), segmenter.space).data[None]
             ),
         )
         for case in cohort
@@ -167,7 +167,7 @@ def test_many_scans_are_thinned_evenly(
     found = calibrated(restorer, {"last": segmenter}, cohort, share=1.0)
     expected = [
         prepared_probabilities(
-            segmenter, prepare_volume(cohort[index].read_volume(), segmenter.space).data
+            segmenter, prepare_volume(cohort[index].read_volume(), segmenter.space).data[None]
         ).tobytes()
         for index in (0, 6, 11)
     ]

@@ -290,7 +290,7 @@ def test_restored_prediction_is_the_argmax_of_the_restored_probabilities(
     autoencoder = sg.load_autoencoder(runs / "srn" / "autoencoder")
     volume = cohort[0].read_volume()
     prepared = prepare_volume(volume, segmenter.space)
-    restored = sg.restore(autoencoder, prepared_probabilities(segmenter, prepared.data))
+    restored = sg.restore(autoencoder, prepared_probabilities(segmenter, prepared.data[None]))
     labels = sg.predict(sg.TrainedRun(segmenter, autoencoder), volume)
     # The cohort lies on the working grid already: nothing is resampled.
     assert np.array_equal(labels.class_indices(), restored.argmax(0))

@@ -85,6 +85,21 @@ def test_shapes_of_the_pool_stand_beside_those_of_the_cases(labelled: Dataset, m
     assert (distances.distances_mm > 0).flatten(1).sum(1).tolist() == VOXELS
 
 
+@pytest.mark.parametrize("region", ["all", "structure"])
+def test_a_pool_is_looked_at_in_the_regions_of_the_training(
+    labelled: Dataset, maps: Path, region: str
+) -> None:
+    settings = tiny().changed(data=tiny().data.changed(region=region))
+    two = labelled.with_structures(box=1, voxel=9)
+    cohort = cohort_of(two.with_label_pool(maps, box=17, voxel=9), settings)
+    assert cohort.regions is not None
+    assert len(cohort.regions.each) == (1 if region == "all" else 2)
+    bank = mask_bank(cohort.shapes, settings)
+    # Where a region lies off the voxels of a map, its two layers of voxels are three in part.
+    assert np.allclose(bank.masks[:, 0].flatten(1).sum(1), VOXELS, rtol=0.35)
+    assert bank.masks[:, 1].flatten(1).sum(1).tolist() == [1, 1, 0, 0, 0]
+
+
 def test_a_pool_that_does_not_fit_in_memory_is_read_when_needed(
     labelled: Dataset, maps: Path
 ) -> None:

@@ -26,7 +26,7 @@ from shapeguide.storage.whole import read_json, write_json, written_whole
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "SHAPEGUIDE_CACHE"
-FORMAT = 2
+FORMAT = 3
 """Raised whenever preparation changes, so that older entries are not used."""
 
 
@@ -64,20 +64,23 @@ def entry_key(case: Case, space: WorkingSpace, middle_mm: NDArray[np.float64] | 
     }
     if middle_mm is not None:
         facts["middle_mm"] = middle_mm.tolist()
+    if case.stacked > 1:
+        facts["stacked"] = case.stacked
     if case.label_to_image is not None:
         facts["label_to_image"] = case.label_to_image
     return content_digest(facts)[:32]
 
 
-def load_entry(folder: Path, key: str, space: WorkingSpace) -> PreparedCase | None:
+def load_entry(folder: Path, key: str, space: WorkingSpace, channels: int) -> PreparedCase | None:
     """A stored case, its arrays memory-mapped; None if there is none or it is damaged."""
     description = folder / f"{key}.json"
     if not description.is_file():
         return None
     try:
         facts = read_json(description)
-        image = _mapped(folder / f"{key}.image.npy", np.float32, space, facts["image"])
-        classes = _mapped(folder / f"{key}.classes.npy", np.uint8, space, facts["classes"])
+        shape = space.spatial_shape
+        image = _mapped(folder / f"{key}.image.npy", np.float32, (channels, *shape), facts["image"])
+        classes = _mapped(folder / f"{key}.classes.npy", np.uint8, shape, facts["classes"])
         grid = Grid(space.spatial_shape, np.array(facts["affine"]))
         volumes_mm3 = tuple(float(volume) for volume in facts["volumes_mm3"])
         return PreparedCase(facts["id"], classes, grid, volumes_mm3, image)
@@ -122,10 +125,10 @@ def _kept_if_mapped(path: Path) -> Iterator[None]:
             raise
 
 
-def _mapped(path: Path, dtype: type, space: WorkingSpace, checksum: int) -> NDArray[Any]:
+def _mapped(path: Path, dtype: type, shape: tuple[int, ...], checksum: int) -> NDArray[Any]:
     # Copy on write: training code may treat the arrays as its own, the file stays as it is.
     array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-    if array.dtype != dtype or array.shape != space.spatial_shape:
+    if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{path.name} holds {array.dtype} {array.shape}")
     if _checksum(array) != checksum:
         raise ValueError(f"{path.name} has another checksum")

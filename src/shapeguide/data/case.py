@@ -7,18 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from shapeguide.data.channels import (
+    SMALLEST_OVERLAP,
+    is_same_grid,
+    on_grid_of_first,
+    share_inside,
+)
 from shapeguide.data.nifti import read_grid, read_label_map, read_volume, read_volumes
 from shapeguide.data.scan_files import stored_files
 from shapeguide.errors import ConfigError, DataError, GeometryError
 from shapeguide.geometry.grid import Grid
-from shapeguide.geometry.resample import resample_label_map, resample_volume
+from shapeguide.geometry.resample import resample_label_map
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
 from shapeguide.storage.names import name_fault, shown
 
@@ -26,12 +30,7 @@ logger = logging.getLogger(__name__)
 
 Rows: TypeAlias = tuple[tuple[float, ...], ...]
 
-SAME_GRID_VOXELS = 0.05
-"""Grids of equal shape that agree this well, in voxels, differ only by rounding."""
-SMALLEST_OVERLAP = 0.5
 POINTS_TRIED = 100_000
-TRIED_ALONG = 32
-"""Points along an axis by which it is told how far two grids overlap."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,8 @@ class Case:
     say how they lie to each other; it replaces what the header of the label map states."""
     further_channels: tuple[Path, ...] = ()
     """Other images of the same person and session, such as T2 beside T1; on grids of their own."""
+    channel_names: tuple[str, ...] = ()
+    """What the channels are called, in their order, where the description says so."""
     stacked: int = 1
     """How many channels the file of the image holds, along its fourth axis."""
 
@@ -112,7 +113,7 @@ class Case:
     def read_channels(self) -> tuple[Volume, ...]:
         """Every channel of the image, on the grid of the first.
 
-        One on another grid is brought there through the affines, with a warning in the log.
+        One on another grid is brought there through the affines, with a line in the log.
 
         Raises:
             DataError: If a file is missing, damaged or holds voxels that are not finite.
@@ -124,22 +125,16 @@ class Case:
             if self.stacked > 1:
                 return read_volumes(self.image, count=self.stacked, orientation=self.orientation)
             first = self.read_volume()
-            return (first, *(self._on_first(path, first.grid) for path in self.further_channels))
-
-    def _on_first(self, path: Path, grid: Grid) -> Volume:
-        channel = read_volume(path, orientation=self.orientation)
-        if _is_same(channel.grid, grid):
-            return replace(channel, grid=grid)
-        grids = f"\n{self.image}: {grid}\n{path}: {channel.grid}"
-        overlap = _overlap(grid, channel.grid)
-        if overlap < SMALLEST_OVERLAP:
-            raise GeometryError(
-                f"two channels do not overlap: {overlap:.0%} of the smaller lies inside the other; "
-                "they are of two persons or sessions, or the affine of one of them is wrong; "
-                f"correct that{grids}"
-            )
-        _warn_once(path, f"{self.id}: channel resampled to the grid of the first{grids}")
-        return resample_volume(channel, grid)
+            others = [read_volume(p, orientation=self.orientation) for p in self.further_channels]
+            for path, other in zip(self.further_channels, others, strict=True):
+                if not is_same_grid(other.grid, first.grid):
+                    grids = f"{self.image}: {first.grid}\n{path}: {other.grid}"
+                    _warn_once(path, f"{self.id}: channels lie on different grids\n{grids}")
+            try:
+                return on_grid_of_first([first, *others])
+            except GeometryError as error:
+                names = ", ".join(path.name for path in (self.image, *self.further_channels))
+                raise GeometryError(f"{names}: {error}") from error
 
     def _grid(self) -> Grid:
         return read_grid(self.image, orientation=self.orientation, count=self.stacked)
@@ -219,21 +214,8 @@ def naming(case_id: str) -> Iterator[None]:
         raise type(error)(f"{case_id}: {error}") from error
 
 
-def _is_same(grid: Grid, other: Grid) -> bool:
-    return grid.matches(other, tolerance_mm=SAME_GRID_VOXELS * min(other.spacing_mm))
-
-
-def _overlap(grid: Grid, other: Grid) -> float:
-    """Share of the smaller of two grids that lies inside the other, nearly."""
-    sizes = [prod(one.spatial_shape) * one.voxel_volume_mm3 for one in (grid, other)]
-    shape = np.array(grid.spatial_shape)
-    steps = [np.linspace(-0.5, length - 0.5, 2 * TRIED_ALONG + 1)[1::2] for length in shape]
-    points = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    return _share_in(other, grid.to_world(points)) * sizes[0] / min(sizes)
-
-
 def _on_grid(label_map: LabelMap, grid: Grid, case: Case) -> LabelMap:
-    if _is_same(label_map.grid, grid):
+    if is_same_grid(label_map.grid, grid):
         return replace(label_map, grid=grid)
     grids = f"\nimage: {grid}\nlabel map: {label_map.grid}"
     share = _share_inside(label_map, grid)
@@ -260,11 +242,4 @@ def _share_inside(label_map: LabelMap, grid: Grid) -> float:
         labelled = np.arange(label_map.data.size)
     labelled = labelled[:: 1 + labelled.size // POINTS_TRIED]
     indices = np.stack(np.unravel_index(labelled, label_map.data.shape), axis=-1)
-    return _share_in(grid, label_map.grid.to_world(indices.astype(np.float64)))
-
-
-def _share_in(grid: Grid, points_mm: NDArray[np.float64]) -> float:
-    """Share of the points, shape (N, 3), that lie in the voxels of a grid."""
-    found = grid.to_index(points_mm)
-    inside = (found >= -0.5) & (found <= np.array(grid.spatial_shape) - 0.5)
-    return float(inside.all(axis=-1).mean())
+    return share_inside(grid, label_map.grid.to_world(indices.astype(np.float64)))

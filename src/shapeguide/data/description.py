@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 Side: TypeAlias = Literal["train", "test"]
 SIDES: tuple[Side, ...] = get_args(Side)
 OTHER_LABELS = "other_labels"
+MOST_CHANNELS, LONGEST_CHANNEL = 32, 100
 
 
 def root_of(description: Mapping[str, Any], reach: Reach) -> Path:
@@ -125,8 +126,10 @@ def channels_of(description: Mapping[str, Any], key: str = "modality") -> tuple[
         DataError: If they have another form.
     """
     stated = description.get(key)
-    if stated is None or isinstance(stated, str):
-        return () if stated is None else (stated,)
+    if stated is None:
+        return ()
+    if isinstance(stated, str):
+        stated = {"0": stated}
     form = 'expected {"0": name, "1": other name, ...}'
     if not isinstance(stated, dict):
         raise DataError(f'"{key}" of the description is {cut(stated)}; {form}')
@@ -136,7 +139,14 @@ def channels_of(description: Mapping[str, Any], key: str = "modality") -> tuple[
     ):
         raise DataError(f'"{key}" of the description is {cut(stated)}; {form}')
     by_number = dict(zip(numbers, stated.values(), strict=True))
-    return tuple(by_number[number] for number in range(len(stated)))
+    names = tuple(by_number[number] for number in range(len(stated)))
+    odd = [name for name in names if not (name.isprintable() and 0 < len(name) <= LONGEST_CHANNEL)]
+    if odd or len(names) > MOST_CHANNELS:
+        raise DataError(
+            f'"{key}" of the description is {cut(stated)}; expected at most {MOST_CHANNELS} names '
+            f"of 1 to {LONGEST_CHANNEL} characters"
+        )
+    return names
 
 
 def numbered(channels: Iterable[str]) -> dict[str, str]:
@@ -340,6 +350,7 @@ def _case(entry: object, reach: Reach, channels: Sequence[str]) -> Case:
         case,
         label_to_image=_affine(case.id, entry.get("label_to_image")),
         further_channels=tuple(further),
+        channel_names=tuple(channels),
         stacked=len(channels) if channels and not further else 1,
     )
 

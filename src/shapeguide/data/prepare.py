@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from shapeguide.geometry.resample import (
 from shapeguide.geometry.volume import LabelMap, Structure, Volume
 
 EDGE_VOXELS = 1e-3
+Image: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +51,16 @@ class PreparedLabelMap:
 class PreparedCase(PreparedLabelMap):
     """A case with its image on exactly the spatial shape of the working space."""
 
-    image: NDArray[np.float32]
-    """Normalised intensities, shape (I, J, K)."""
+    image: Image
+    """Normalised intensities, shape (C, I, J, K)."""
 
     def without(self, margin: tuple[int, int, int]) -> PreparedCase:
         """The middle of it, without so many voxels at both ends of each axis."""
         if not any(margin):
             return self
         grid, box = _middle(self.grid, margin)
-        return replace(self, classes=self.classes[box], image=self.image[box], grid=grid)
+        image = self.image[(slice(None), *box)]
+        return replace(self, classes=self.classes[box], image=image, grid=grid)
 
 
 def prepare_volume(volume: Volume, space: WorkingSpace) -> Volume:
@@ -74,6 +78,16 @@ def prepare_volume(volume: Volume, space: WorkingSpace) -> Volume:
     i, j, k = map(max, whole, space.spatial_shape)
     grid = working_grid(volume.grid, space.spacing_mm, (i, j, k), volume.grid.centre_mm)
     return resample_volume(normalised(volume, space), grid)
+
+
+def prepare_channels(channels: Sequence[Volume], space: WorkingSpace) -> tuple[Grid, Image]:
+    """Channels of one grid as `prepare_volume` gives each of them.
+
+    Returns:
+        Their grid in the working space, and intensities of shape (C, I, J, K).
+    """
+    prepared = [prepare_volume(channel, space) for channel in channels]
+    return prepared[0].grid, np.stack([one.data for one in prepared])
 
 
 def normalised(volume: Volume, space: WorkingSpace) -> Volume:
@@ -103,8 +117,8 @@ def prepare_case(
         ConfigError: If the case has no structures.
     """
     with naming(case.id):
-        volume = case.read_volume()
-        return _with_image(_label_map(case, space, middle_mm, volume), volume, space)
+        channels = case.read_channels()
+        return _with_image(_label_map(case, space, middle_mm, channels[0]), channels, space)
 
 
 def prepare_label_map(
@@ -131,7 +145,7 @@ def add_image(label_map: PreparedLabelMap, case: Case, space: WorkingSpace) -> P
         DataError: If the file is unusable or the image is constant.
     """
     with naming(case.id):
-        return _with_image(label_map, case.read_volume(), space)
+        return _with_image(label_map, case.read_channels(), space)
 
 
 def _label_map(
@@ -172,9 +186,11 @@ def _label_map(
     )
 
 
-def _with_image(label_map: PreparedLabelMap, volume: Volume, space: WorkingSpace) -> PreparedCase:
-    image = resample_volume(normalised(volume, space), label_map.grid)
-    return PreparedCase(**vars(label_map), image=image.data)
+def _with_image(
+    label_map: PreparedLabelMap, channels: Sequence[Volume], space: WorkingSpace
+) -> PreparedCase:
+    images = (resample_volume(normalised(one, space), label_map.grid) for one in channels)
+    return PreparedCase(**vars(label_map), image=np.stack([one.data for one in images]))
 
 
 def _middle(grid: Grid, margin: tuple[int, int, int]) -> tuple[Grid, Box]:

@@ -19,8 +19,8 @@ from shapeguide.data.prepare import (
     PreparedLabelMap,
     add_image,
     prepare_case,
+    prepare_channels,
     prepare_label_map,
-    prepare_volume,
 )
 from shapeguide.data.regions import Places
 from shapeguide.data.working_space import WorkingSpace, lengths_at
@@ -98,7 +98,8 @@ class JoinedLabelMaps:
         raise IndexError(case)
 
 
-BYTES_PER_VOXEL = 5  # float32 image, uint8 classes; the latter alone take one
+BYTES_PER_VOXEL = 4
+"""Of a channel of an image, in float32; classes take one."""
 MEMORY_LIMIT_BYTES = 2 * 2**30
 
 
@@ -147,7 +148,9 @@ class PreparedCases(Sequence[PreparedCase]):
         self._stored_space = replace(space, spatial_shape=_grown(space.spatial_shape, self.room))
         self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir)
         voxels = len(self) * prod(self._stored_space.spatial_shape)
-        self.fits_in_memory = voxels * BYTES_PER_VOXEL <= memory_limit_bytes
+        self.channels = max((case.channel_count for case in self.cases), default=1)
+        """Channels of every image."""
+        self.fits_in_memory = voxels * (BYTES_PER_VOXEL * self.channels + 1) <= memory_limit_bytes
         self._label_maps_fit = voxels <= memory_limit_bytes
         self._prepared: dict[int, PreparedCase] = {}
         self._label_maps: dict[int, PreparedLabelMap] = {}
@@ -216,7 +219,7 @@ class PreparedCases(Sequence[PreparedCase]):
         return map(self.label_map, range(len(self)))
 
     def whole_image(self, case: Case) -> NDArray[np.float32]:
-        """The image of a scan, whole, as `prepare_volume` gives it for prediction.
+        """The image of a scan, whole, as `prepare_channels` gives it for prediction.
 
         A case whose prepared image shows all of the scan is not read again.
 
@@ -228,7 +231,7 @@ class PreparedCases(Sequence[PreparedCase]):
         fits = all(n <= most for n, most in zip(lengths, space.spatial_shape, strict=True))
         if case in self.cases and fits and space.centre == "volume" and self.places is None:
             return self[self.cases.index(case)].image
-        return prepare_volume(case.read_volume(), space).data
+        return prepare_channels(case.read_channels(), space)[1]
 
     def prepare_all(self) -> None:
         """Prepare every case now, so that worker processes share them and bad cases show early.
@@ -245,13 +248,13 @@ class PreparedCases(Sequence[PreparedCase]):
         case, space = self.case_of(place), self._stored_space
         with naming(case.id):
             key = entry_key(case, space, self._middle_mm(place))
-            stored = load_entry(self.cache_dir, key, space)
+            stored = load_entry(self.cache_dir, key, space, self.channels)
             if stored is None:
                 logger.info("preparing %s into %s", case.id, self.cache_dir)
                 made = self._new(place)
                 store_entry(self.cache_dir, key, made)
                 # A disk that gives back other bytes than it took is passed by.
-                return load_entry(self.cache_dir, key, space) or made
+                return load_entry(self.cache_dir, key, space, self.channels) or made
             return stored
 
     def _new(self, place: int) -> PreparedCase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -12,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shapeguide.data.prepare import normalised, prepare_volume
+from shapeguide.data.case import Case, naming
+from shapeguide.data.channels import chosen_channels, on_grid_of_first
+from shapeguide.data.prepare import normalised, prepare_channels
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.resample import (
@@ -160,26 +163,31 @@ class Prediction:
 
 
 def predict(
-    model: Segmenter | TrainedRun, volume: Volume, *, largest_component: bool = False
+    model: Segmenter | TrainedRun,
+    volume: Volume | Sequence[Volume],
+    *,
+    largest_component: bool = False,
 ) -> LabelMap:
-    """Segment a volume, on exactly its grid.
+    """Segment a volume, on exactly its grid; of several channels, on that of the first.
 
     Each structure is written with the first of its label ids.
 
     Args:
         model: A run from `load_run`, which gives what `shapeguide predict` gives, or a segmenter,
             whose predictions stay as it makes them.
-        volume: The scan, of any orientation and spacing.
+        volume: The scan, of any orientation and spacing; or its channels, in the order of the
+            training.
         largest_component: Keep only the largest connected component of each structure.
 
     Raises:
         DataError: If the volume cannot be normalised, for instance because it is constant, or
-            would take too much memory.
+            would take too much memory, or has other than the channels of the training.
+        GeometryError: If channels do not overlap.
     """
     return predict_volume(model, volume).label_map(largest_component=largest_component)
 
 
-def predict_volume(model: Segmenter | TrainedRun, volume: Volume) -> Prediction:
+def predict_volume(model: Segmenter | TrainedRun, volume: Volume | Sequence[Volume]) -> Prediction:
     """Predict a volume: its probabilities, what a restorer changed, and the label map.
 
     Where the segmenter works on regions, its finder lays them, and what it does not find is not
@@ -187,15 +195,33 @@ def predict_volume(model: Segmenter | TrainedRun, volume: Volume) -> Prediction:
 
     Args:
         model: A run or a segmenter, as for `predict`.
-        volume: The scan, of any orientation and spacing.
+        volume: The scan or its channels, as for `predict`.
 
     Raises:
         DataError: As `predict`.
+        GeometryError: As `predict`.
     """
     run = as_run(model)
-    shown = shown_to(run.segmenter, volume)
-    prediction = predict_shown(run.segmenter, shown, volume)
+    given = (volume,) if isinstance(volume, Volume) else tuple(volume)
+    wanted = run.segmenter.image_channels
+    channels = on_grid_of_first(chosen_channels(given, (), wanted))
+    shown = shown_to(run.segmenter, channels)
+    prediction = predict_shown(run.segmenter, shown, channels)
     return prediction if run.restorer is None else prediction.restored_by(run.restorer)
+
+
+def channels_for(segmenter: Segmenter, case: Case) -> tuple[Volume, ...]:
+    """The channels of a case that a segmenter takes, on the grid of the first.
+
+    They are told by their names where the case has names and all of them are known, and otherwise
+    by their order.
+
+    Raises:
+        DataError: If the case has other channels, or a file is unusable.
+        GeometryError: If channels do not overlap.
+    """
+    with naming(case.id):
+        return chosen_channels(case.read_channels(), case.channel_names, segmenter.image_channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,19 +231,19 @@ class Shown:
     grid: Grid
     """In the working space."""
     image: NDArray[np.float32]
-    """Normalised intensities, shape (I, J, K)."""
+    """Normalised intensities, shape (C, I, J, K)."""
     structures: tuple[str, ...]
     """Those that it is asked about."""
     whole: bool
     """Whether it is all of the volume."""
 
 
-def shown_to(segmenter: Segmenter, volume: Volume) -> tuple[Shown, ...]:
+def shown_to(segmenter: Segmenter, channels: Sequence[Volume]) -> tuple[Shown, ...]:
     """What a segmenter is shown of a volume; it serves every segmenter of the same training.
 
     Args:
         segmenter: A trained segmenter.
-        volume: The scan, of any orientation and spacing.
+        channels: The scan, of any orientation and spacing: its channels on one grid.
 
     Returns:
         All of it, or the regions in which something was found.
@@ -227,24 +253,26 @@ def shown_to(segmenter: Segmenter, volume: Volume) -> tuple[Shown, ...]:
     """
     names = tuple(structure.name for structure in segmenter.structures)
     if segmenter.regions is None:
-        prepared = prepare_volume(volume, segmenter.space)
-        return (Shown(prepared.grid, prepared.data, names, whole=True),)
+        grid, image = prepare_channels(channels, segmenter.space)
+        return (Shown(grid, image, names, whole=True),)
     if segmenter.finder is None:
         raise ConfigError(
             "this segmenter works on regions and has no finder to find them; load its run folder"
         )
-    found = segmenter.finder.find(volume)
+    found = segmenter.finder.find(channels[0])
     centres_mm = {name: np.array(item.centre_mm) for name, item in found.items()}
-    image, shown = normalised(volume, segmenter.space), []
+    images, shown = [normalised(one, segmenter.space) for one in channels], []
     for region in segmenter.regions.each:
-        middle_mm = region.middle_mm(centres_mm, volume.grid)
+        middle_mm = region.middle_mm(centres_mm, channels[0].grid)
         if middle_mm is not None:
             there = tuple(name for name in region.structures if name in found)
-            shown.append(_region_of(image, segmenter, middle_mm, there))
+            shown.append(_region_of(images, segmenter, middle_mm, there))
     return tuple(shown)
 
 
-def predict_shown(segmenter: Segmenter, shown: tuple[Shown, ...], volume: Volume) -> Prediction:
+def predict_shown(
+    segmenter: Segmenter, shown: tuple[Shown, ...], channels: Sequence[Volume]
+) -> Prediction:
     """Predict what is shown of a volume.
 
     A region whose structures reach its border is laid around what was found, once.
@@ -252,11 +280,12 @@ def predict_shown(segmenter: Segmenter, shown: tuple[Shown, ...], volume: Volume
     Args:
         segmenter: A trained segmenter.
         shown: What `shown_to` gives for it, or for another one of the same training.
-        volume: The volume itself.
+        channels: The volume itself: its channels on one grid.
 
     Raises:
         DataError: If the probabilities would take too much memory.
     """
+    volume = channels[0]
     grids = [volume.grid, *(part.grid for part in shown)]
     largest = max(prod(grid.spatial_shape) for grid in grids)
     classes = 1 + len(segmenter.structures)
@@ -269,23 +298,23 @@ def predict_shown(segmenter: Segmenter, shown: tuple[Shown, ...], volume: Volume
     return Prediction(
         volume,
         segmenter.structures,
-        tuple(_seen(segmenter, part, volume) for part in shown),
+        tuple(_seen(segmenter, part, channels) for part in shown),
     )
 
 
-def _seen(segmenter: Segmenter, shown: Shown, volume: Volume) -> Seen:
+def _seen(segmenter: Segmenter, shown: Shown, channels: Sequence[Volume]) -> Seen:
     probabilities = prepared_probabilities(segmenter, shown.image)
     if not shown.whole:
-        middle_mm = _moved_middle_mm(segmenter, shown, probabilities, volume)
+        middle_mm = _moved_middle_mm(segmenter, shown, probabilities, channels[0])
         if middle_mm is not None:
-            image = normalised(volume, segmenter.space)
-            shown = _region_of(image, segmenter, middle_mm, shown.structures)
+            images = [normalised(one, segmenter.space) for one in channels]
+            shown = _region_of(images, segmenter, middle_mm, shown.structures)
             probabilities = prepared_probabilities(segmenter, shown.image)
     return Seen(shown.grid, probabilities, shown.structures, shown.whole)
 
 
 def _region_of(
-    image: Volume,
+    images: Sequence[Volume],
     segmenter: Segmenter,
     middle_mm: NDArray[np.float64],
     structures: tuple[str, ...],
@@ -293,8 +322,9 @@ def _region_of(
     shape = segmenter.space.spatial_shape
     if segmenter.regions is not None:
         shape = segmenter.regions.spatial_shape
-    grid = working_grid(image.grid, segmenter.space.spacing_mm, shape, middle_mm)
-    return Shown(grid, resample_volume(image, grid).data, structures, whole=False)
+    grid = working_grid(images[0].grid, segmenter.space.spacing_mm, shape, middle_mm)
+    image = np.stack([resample_volume(one, grid).data for one in images])
+    return Shown(grid, image, structures, whole=False)
 
 
 def _moved_middle_mm(
@@ -335,17 +365,17 @@ def _cut(found: NDArray[np.bool_], region: Grid, scan: Grid) -> bool:
 
 @torch.inference_mode()
 def prepared_probabilities(segmenter: Segmenter, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Class probabilities of an image from `prepare_volume`, in the working space.
+    """Class probabilities of an image from `prepare_channels`, in the working space.
 
     Args:
         segmenter: A trained segmenter.
-        image: Normalised intensities in the segmenter's spacing, shape (I, J, K).
+        image: Normalised intensities in the segmenter's spacing, shape (C, I, J, K).
 
     Returns:
         Shape (1 + structures, I, J, K), background first, float32.
     """
     device = segmenter.device
-    images = torch.from_numpy(np.ascontiguousarray(image)).to(device)[None, None]
+    images = torch.from_numpy(np.ascontiguousarray(image)).to(device)[None]
     window = segmenter.space.spatial_shape
 
     def network(windows: Tensor) -> Tensor:

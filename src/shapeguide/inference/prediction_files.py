@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shapeguide.cells import HERE, Cell, Ended, Workers, run_cells
 from shapeguide.data.case import Case
 from shapeguide.data.case_ids import case_in_folder, scans_by_case
-from shapeguide.data.nifti import read_label_map, read_volume, write_label_map, write_volume
+from shapeguide.data.nifti import read_label_map, write_label_map, write_volume
 from shapeguide.errors import ConfigError, DataError, GeometryError, ShapeguideError
 from shapeguide.geometry.volume import Volume
-from shapeguide.inference.prediction import predict_volume
+from shapeguide.inference.prediction import channels_for, predict_volume
 from shapeguide.inference.provenance import (
     PredictionFolder,
     label_map_name,
@@ -123,7 +123,8 @@ def predict_files(
     options, run, folder = options or PredictionOptions(), as_run(run), Path(out_dir)
     given = [scans] if isinstance(scans, str | Path | Case) else scans
     report = PredictionReport()
-    cases = [case for one in given for case in _cases_of(one, options.orientation, report)]
+    count = len(run.segmenter.image_channels)
+    cases = [case for one in given for case in _cases_of(one, count, options.orientation, report)]
     if not cases and not report.failed:
         raise DataError("no scans to segment: give files, or folders that hold some")
     cases = _without_collisions(cases, folder)
@@ -248,8 +249,9 @@ def _segment(
 ) -> _Segmented:
     """Segment a scan, and put its label map and probabilities on the stage."""
     run = model.load() if isinstance(model, RunSource) else model
-    volume = read_volume(case.image, orientation=case.orientation)
-    prediction = predict_volume(run, volume)
+    channels = channels_for(run.segmenter, case)
+    volume = channels[0]
+    prediction = predict_volume(run, channels)
     if prediction.missed:
         logger.warning(
             "%s: not found, and so not segmented: %s; look whether the scan shows them",
@@ -291,26 +293,26 @@ def _without_collisions(cases: list[Case], folder: Path) -> list[Case]:
 
 
 def _cases_of(
-    given: str | Path | Case, orientation: str | None, report: PredictionReport
+    given: str | Path | Case, count: int, orientation: str | None, report: PredictionReport
 ) -> list[Case]:
     """Cases of a file, a folder, or a case itself; a scan whose name makes none is a failure."""
     if isinstance(given, Case):
         return [given]
     path = Path(given)
     if path.is_dir():
-        scans = scans_by_case(path)
+        scans = scans_by_case(path, count=count)
     else:
         try:
-            scans = dict([case_in_folder(path)])
+            scans = dict([case_in_folder(path, count=count)])
         except DataError as error:
             report.failed.append(Failure(path, _told(path, error)))
             return []
     found = []
     for name, (first, *further) in scans.items():
         try:
-            found.append(
-                Case(name, first, orientation=orientation, further_channels=tuple(further))
-            )
+            case = Case(name, first, orientation=orientation, further_channels=tuple(further))
+            # One file for several channels holds them all.
+            found.append(case if further else replace(case, stacked=count))
         except DataError as error:
             report.failed.append(Failure(first, _told(first, error)))
     return found

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
-from shapeguide.inference.prediction import prepared_probabilities, shown_to
+from shapeguide.inference.prediction import channels_for, prepared_probabilities, shown_to
 from shapeguide.inference.restoring import check_fits
 from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import (
@@ -60,7 +60,7 @@ def calibrated(
         dataset: The scans that they learnt from, with those held out for validation; their label
             maps are not used.
         share: Share of these scans that would be left alone; 0 leaves none alone.
-        image_of: Gives the image of a scan as `prepare_volume` does, for whoever has it already,
+        image_of: Gives the image of a scan as `prepare_channels` does, for whoever has it already,
             where scans are worked on whole; without it they are read.
         progress: Show a progress bar.
 
@@ -84,7 +84,7 @@ def calibrated(
             if image_of:
                 images = [image_of(case)]
             else:
-                images = [part.image for part in shown_to(first, case.read_volume())]
+                images = [part.image for part in shown_to(first, channels_for(first, case))]
             for name, segmenter in segmenters.items():
                 found[name] += [
                     disagreement(restorer, prepared_probabilities(segmenter, image))

@@ -11,6 +11,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from shapeguide.data.description import LONGEST_CHANNEL, MOST_CHANNELS
+from shapeguide.data.file_choice import USUAL_CHANNEL
 from shapeguide.data.regions import Regions
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
@@ -32,6 +34,10 @@ from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
 from shapeguide.vocabulary import MOST_MEMBERS, SegmenterName, WeightsName
 
+ImageChannels = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=LONGEST_CHANNEL)], ...],
+    Field(min_length=1, max_length=MOST_CHANNELS),
+]
 SegmenterNetwork: TypeAlias = UNet | UNet2d | Fcn | VNet
 
 SEGMENTERS: dict[str, Callable[..., SegmenterNetwork]] = {
@@ -53,6 +59,8 @@ class SegmenterDescription(ModelDescription):
     """Where it segments; None where that is the whole scan."""
     members: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1
     """Segmenters that answer together: this one, and those in the folders of the others."""
+    image_channels: ImageChannels = (USUAL_CHANNEL,)
+    """Names of the channels of its images, in their order; files of older versions have one."""
 
     @model_validator(mode="after")
     def _check_shape(self) -> SegmenterDescription:
@@ -71,7 +79,7 @@ class Segmenter:
     """Predicts structures from a volume; see `shapeguide.predict`."""
 
     network: nn.Module
-    """Images (B, 1, I, J, K) in the working space to logits (B, 1 + structures, I, J, K)."""
+    """Images (B, C, I, J, K) in the working space to logits (B, 1 + structures, I, J, K)."""
     structures: tuple[Structure, ...]
     space: WorkingSpace
     divisor: int = 1
@@ -79,7 +87,9 @@ class Segmenter:
     regions: Regions | None = None
     """Where it segments, each as large as the spatial shape of its space; None: the whole scan."""
     finder: Finder | None = None
-    """What finds the regions; there if and only if there are some."""
+    """What finds the regions, in the first channel; there if and only if there are some."""
+    image_channels: tuple[str, ...] = (USUAL_CHANNEL,)
+    """Names of the channels of its images, in their order."""
 
     @property
     def device(self) -> torch.device:
@@ -111,6 +121,7 @@ def load_segmenter(
         divisor=divisor_of(description.segmenter, description.channels),
         regions=description.regions,
         finder=_finder_of(description, folder, device),
+        image_channels=description.image_channels,
     )
 
 
@@ -136,7 +147,12 @@ def _network_of(
     classes = 1 + len(description.structures)
 
     def build() -> SegmenterNetwork:
-        return build_segmenter(description.segmenter, description.channels, classes=classes)
+        return build_segmenter(
+            description.segmenter,
+            description.channels,
+            classes=classes,
+            image_channels=len(description.image_channels),
+        )
 
     return load_network(build, description, folder, weights)
 
@@ -156,7 +172,7 @@ def _members(first: SegmenterDescription, folder: Path, weights: WeightsName) ->
                 f"{number} is not finished; run the same training again to resume it"
             )
         found = read_description(SegmenterDescription, own)
-        same = ("structures", "space", "regions", "segmenter", "channels")
+        same = ("structures", "space", "regions", "segmenter", "channels", "image_channels")
         if any(getattr(found, name) != getattr(first, name) for name in same):
             raise CheckpointError(
                 f"{own} is not of the same training as {folder}: its structures, space, regions "
@@ -179,14 +195,20 @@ def _finder_of(description: SegmenterDescription, folder: Path, device: str) -> 
 
 
 def build_segmenter(
-    name: str, channels: tuple[int, ...], *, classes: int, activation_checkpoints: bool = False
+    name: str,
+    channels: tuple[int, ...],
+    *,
+    classes: int,
+    image_channels: int = 1,
+    activation_checkpoints: bool = False,
 ) -> SegmenterNetwork:
-    """An untrained segmenter of one image channel.
+    """An untrained segmenter.
 
     Args:
         name: One of `SEGMENTERS`.
         channels: Channels of each level, from full resolution down.
         classes: Background included.
+        image_channels: Channels of the images.
         activation_checkpoints: Compute each level again in the backward pass: the same gradients
             from less memory.
 
@@ -194,7 +216,9 @@ def build_segmenter(
         ConfigError: If the name is unknown, or there is not at least one level.
     """
     _check_name(name)
-    return SEGMENTERS[name](1, classes, channels, activation_checkpoints=activation_checkpoints)
+    return SEGMENTERS[name](
+        image_channels, classes, channels, activation_checkpoints=activation_checkpoints
+    )
 
 
 def divisor_of(name: str, channels: tuple[int, ...]) -> int:

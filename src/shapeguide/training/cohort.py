@@ -365,11 +365,6 @@ def _check_labelled(dataset: Dataset) -> None:
             f"{dataset.name}: training needs cases and structures, "
             f"found {len(dataset)} cases and {len(dataset.structures)} structures"
         )
-    if len(dataset.channels) > 1:
-        raise ConfigError(
-            f"{dataset.name}: its images have the channels {few(dataset.channels)}, and one is "
-            "trained on; choose it by --images, or make a dataset of it"
-        )
     unlabelled = [case.id for case in dataset if case.label_map is None]
     if unlabelled:
         raise ConfigError(

@@ -15,7 +15,7 @@ from shapeguide.data.nifti import write_label_map
 from shapeguide.disturbing.images import degrade
 from shapeguide.errors import CheckpointError, DataError
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference.prediction import Shown, predict_shown, shown_to
+from shapeguide.inference.prediction import Shown, channels_for, predict_shown, shown_to
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.scores import Scores, score
 from shapeguide.models.restoration import Restorer
@@ -127,13 +127,16 @@ class _Bench:
 
     def rows(self, case: Case) -> Iterator[Row]:
         """Rows of one test case; the files are read once."""
-        volume, reference = case.read_volume(), case.read_label_map()
         first = next(iter(self.segmenters.values()))
+        channels, reference = channels_for(first, case), case.read_label_map()
         for variant in dict.fromkeys(key.variant for key in self.keys):
-            shown = volume
+            shown = channels
             if variant.corruption is not None:
                 seed = case_seed(self.condition.seed, case)
-                shown = degrade(volume, variant.corruption, variant.severity, seed=seed)
+                shown = tuple(
+                    degrade(one, variant.corruption, variant.severity, seed=seed)
+                    for one in channels
+                )
             parts = shown_to(first, shown)
             for weights, segmenter in self.segmenters.items():
                 wanted = [k for k in self.keys if (k.variant, k.weights) == (variant, weights)]
@@ -142,10 +145,14 @@ class _Bench:
                     yield from self._scored(case, reference, found)
 
     def _predicted(
-        self, segmenter: Segmenter, parts: tuple[Shown, ...], volume: Volume, keys: list[_Key]
+        self,
+        segmenter: Segmenter,
+        parts: tuple[Shown, ...],
+        channels: tuple[Volume, ...],
+        keys: list[_Key],
     ) -> dict[_Key, LabelMap]:
         """Label maps on the grid of the volume: one pass of the network serves them all."""
-        prediction = predict_shown(segmenter, parts, volume)
+        prediction = predict_shown(segmenter, parts, channels)
         plain = prediction.label_map()
         found = {AS_PREDICTED: plain, LARGEST: keep_largest_component(plain)}
         for key in keys:

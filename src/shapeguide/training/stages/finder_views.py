@@ -78,7 +78,7 @@ class FramedCases:
         self.cases = cases
         self.divisor = divisor
         for case in cases:
-            shape = frame_of(case.image, spatial_shape, divisor).spatial_shape
+            shape = frame_of(case.image[0], spatial_shape, divisor).spatial_shape
             i, j, k = map(max, shape, spatial_shape)
             spatial_shape = (i, j, k)
         self.spatial_shape = spatial_shape
@@ -87,11 +87,12 @@ class FramedCases:
         return len(self.cases)
 
     def images(self, places: list[int]) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, I, J, K) and class indices (B, I, J, K) of some cases."""
+        """First channels (B, 1, I, J, K) and class indices (B, I, J, K) of some cases."""
         images, classes = [], []
         for case in (self.cases[place] for place in places):
-            frame = frame_of(case.image, self.spatial_shape, self.divisor)
-            images.append(torch.from_numpy(frame.cut_out(case.image, case.image.min())))
+            first = case.image[0]
+            frame = frame_of(first, self.spatial_shape, self.divisor)
+            images.append(torch.from_numpy(frame.cut_out(first, first.min())))
             classes.append(torch.from_numpy(frame.cut_out(case.classes, np.uint8(0))))
         return torch.stack(images)[:, None], torch.stack(classes)
 

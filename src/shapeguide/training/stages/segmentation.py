@@ -171,6 +171,7 @@ class SegmentationStage:
                 self.course.segmenter,
                 self.course.channels,
                 classes=self.cohort.classes,
+                image_channels=len(self.cohort.train.channels),
                 activation_checkpoints=self.settings.machine.activation_checkpoints,
             )
             return DeeplySupervised(segmenter) if self.course.deep_supervision else segmenter
@@ -216,6 +217,7 @@ class SegmentationStage:
             regions=self.cohort.regions,
             # The others follow: until they are there, the run is not finished.
             members=self.settings.members if self.number == 1 else 1,
+            image_channels=self.cohort.train.channels,
         )
 
     def load(self, folder: Path) -> nn.Module:

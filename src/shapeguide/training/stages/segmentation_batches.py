@@ -27,14 +27,14 @@ class LabelledImages(NamedTuple):
     """Images with their label maps, as prepared, and how they are to be varied."""
 
     images: Tensor
-    """Shape (B, 1, I, J, K)."""
+    """Shape (B, C, I, J, K)."""
     classes: Tensor
     """Class indices, shape (B, I, J, K)."""
     warps: Warps
     intensities: Intensities | None = None
-    """None leaves them as they are."""
+    """Those of each channel of each item, B * C; None leaves them as they are."""
     faults: Faults | None = None
-    """None makes none."""
+    """Likewise; None makes none."""
 
 
 class SegmentationBatches(TorchDataset[LabelledImages]):
@@ -58,8 +58,11 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
         generator = generator_for(self.settings.seed, Stream.SEGMENTATION, iteration)
         boxes = [self._box(case.grid.spatial_shape, generator) for case in chosen]
         images = torch.stack(
-            [torch.from_numpy(case.image[box]) for case, box in zip(chosen, boxes, strict=True)]
-        )[:, None]
+            [
+                torch.from_numpy(case.image[(slice(None), *box)])
+                for case, box in zip(chosen, boxes, strict=True)
+            ]
+        )
         classes = torch.stack(
             [torch.from_numpy(case.classes[box]) for case, box in zip(chosen, boxes, strict=True)]
         )
@@ -70,7 +73,9 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
             share=course.warped_share,
             generator=generator,
         )
-        shape = torch.Size((len(images), 1, *self.cases.space.spatial_shape))
+        # A scanner takes each channel by itself.
+        count = len(images) * images.shape[1]
+        shape = torch.Size((count, 1, *self.cases.space.spatial_shape))
         if course.elastic_mm:
             lengths = zip(shape[2:], self.cases.space.spacing_mm, strict=True)
             warps = with_displacements(

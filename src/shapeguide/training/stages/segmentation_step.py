@@ -45,7 +45,7 @@ class SegmentationStep:
         return self.terms(logits.float(), classes, iteration, lower=lower)
 
     def varied(self, batch: LabelledImages) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, I, J, K) and class indices (B, I, J, K), varied as was drawn for them."""
+        """Images (B, C, I, J, K) and class indices (B, I, J, K), varied as was drawn for them."""
         images, classes = warp_batch(
             batch.images,
             batch.classes,
@@ -53,11 +53,12 @@ class SegmentationStep:
             spacing_mm=self.spacing_mm,
             context=self.context or (0, 0, 0),
         )
+        each = images.flatten(0, 1)[:, None]
         if batch.faults is not None:
-            images = make_faulty(images, batch.faults, spacing_mm=self.spacing_mm)
+            each = make_faulty(each, batch.faults, spacing_mm=self.spacing_mm)
         if batch.intensities is not None:
-            images = vary_intensities(images, batch.intensities)
-        return images, classes
+            each = vary_intensities(each, batch.intensities)
+        return each.reshape(images.shape), classes
 
     def terms(
         self, logits: Tensor, classes: Tensor, iteration: int, *, lower: Sequence[Tensor] = ()
@@ -119,7 +120,7 @@ def validation_dice(network: nn.Module, cases: PreparedCases, names: list[str]) 
     counts = torch.zeros(len(names))
     for place in range(len(cases)):
         case = cases.with_room(place)
-        image = torch.from_numpy(case.image).to(device)[None, None]
+        image = torch.from_numpy(case.image).to(device)[None]
         found = through_windows(network, image, cases.space.spatial_shape).argmax(dim=1)[0].cpu()
         reference = torch.from_numpy(case.classes)
         whole = shown_whole(reference[None], 1 + len(names))[0]

@@ -61,7 +61,7 @@ def warp_batch(
     """The chosen items under their warps, the same for image and labels.
 
     Args:
-        images: Shape (B, 1, I, J, K).
+        images: Shape (B, C, I, J, K).
         classes: Class indices, shape (B, I, J, K).
         warps: One for each item.
         spacing_mm: Voxel spacing.

@@ -39,7 +39,7 @@ def in_words(seconds: float) -> str:
     """A duration, to about two digits: `0.35 s`, `45 s`, `12 min`, `1 h 05 min`."""
     if seconds < 10:
         return f"{seconds:.2g} s"
-    if seconds < 90:
+    if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = inf if seconds == inf else round(seconds / 60)
     if minutes < 60:

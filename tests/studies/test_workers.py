@@ -127,9 +127,11 @@ def test_a_worker_killed_in_the_middle_of_a_training_is_replaced_and_the_bits_ar
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from pathlib import Path
 
+# A shell that runs the tests in the background has Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from test_workers import run
 from shapeguide.cells import Workers

@@ -46,6 +46,14 @@ DEVELOPMENT_HEADS = ("1000", "1006", "1012", "1036")
 
 DEEP_FAST = {"deep_supervision": True, "learning_rate": 5e-3}
 DEEP_WARPED = {"deep_supervision": True, "warped_share": 0.8}
+FULL = {**DEEP_WARPED, "elastic_mm": 1.5, "scanner_faults": 0.07}
+BASE: dict[str, Any] = {
+    "deep_supervision": False,
+    "warped_share": 0.5,
+    "elastic_mm": 0.0,
+    "scanner_faults": 0.0,
+}
+"""The default preset as it was."""
 TRIALS: dict[str, dict[str, Any]] = {
     "base": {},
     "deep": {"deep_supervision": True},
@@ -62,14 +70,20 @@ TRIALS: dict[str, dict[str, Any]] = {
     "deep-warp0.8": DEEP_WARPED,
     "deep-warp0.8-faults0.07": {**DEEP_WARPED, "scanner_faults": 0.07},
     "deep-warp0.8-elastic": {**DEEP_WARPED, "elastic_mm": 1.5},
-    "deep-warp0.8-elastic-faults0.07": {
-        **DEEP_WARPED,
-        "elastic_mm": 1.5,
-        "scanner_faults": 0.07,
-    },
+    "full": FULL,
+    "full-elastic2.5": {**FULL, "elastic_mm": 2.5},
+    "full-faults0.12": {**FULL, "scanner_faults": 0.12},
+    "full-lr4e-3": {**FULL, "learning_rate": 4e-3},
+    "full-warp1": {**FULL, "warped_share": 1.0},
+    "full-ce1": {**FULL, "cross_entropy_weight": 1.0},
+    "full-no-deep": {**FULL, "deep_supervision": False},
+    "full-levels3": {**FULL, "channels": (16, 32, 64)},
+    "full-wide": {**FULL, "channels": (32, 64, 128, 256), "dice_iterations": 0.4},
+    "base-long": {"dice_iterations": 2},
+    "full-long": {**FULL, "dice_iterations": 2},
     "batch1": {"batch_size": 1, "dice_iterations": 2},
 }
-"""Changes of the segmentation settings; `dice_iterations` is a factor."""
+"""Changes of the segmentation settings of the base; `dice_iterations` is a factor."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +194,7 @@ def run_trial(task: Task, trial: str, seed: int, folder: Path) -> None:
 
 def trial_settings(task: Task, trial: str, seed: int) -> TrainSettings:
     """The default preset in batches of two, without guidance, changed as the trial says."""
-    changes = dict(TRIALS[trial])
+    changes = {**BASE, **TRIALS[trial]}
     iterations = round(task.iterations * changes.pop("dice_iterations", 1))
     default = preset("default")
     segmentation = default.segmentation.changed(

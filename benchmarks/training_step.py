@@ -27,6 +27,7 @@ import shapeguide as sg
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.data.working_space import choose_working_space
 from shapeguide.losses import LossTerms, ShapeLoss
+from shapeguide.models.deep_supervision import deeply_supervised
 from shapeguide.models.segmenter import build_segmenter
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.fabric import start_fabric
@@ -65,7 +66,7 @@ def main(
             optimizer.step()
 
         steps: dict[str, Callable[[int], None]] = {
-            "bare network step": lambda n: update(plain.terms(network(images).float(), classes, n)),
+            "bare network step": lambda n: update(plain.on(images, classes, n)),
             "with data and augmentation": lambda n: update(plain(_on(fabric, batches[n]), n)),
             "guided, with data": lambda n: update(guided(_on(fabric, batches[n]), n)),
         }
@@ -75,7 +76,9 @@ def main(
 
 def _network(settings: TrainSettings, fabric: Fabric) -> tuple[nn.Module, torch.optim.Optimizer]:
     chosen = settings.segmentation
-    network = build_segmenter(chosen.segmenter, chosen.channels, classes=2)
+    network: nn.Module = build_segmenter(chosen.segmenter, chosen.channels, classes=2)
+    if chosen.deep_supervision:
+        network = deeply_supervised(network)
     network_and_optimizer = fabric.setup(network, torch.optim.Adam(network.parameters()))
     return network_and_optimizer[0], network_and_optimizer[1]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from shapeguide.errors import ConfigError
 from shapeguide.models.deep_supervision import (
     DeeplySupervised,
+    deeply_supervised,
     tensors_of_segmenter,
     trained_segmenter,
 )
+from shapeguide.models.levels import EncoderDecoder
 from shapeguide.models.segmenter import build_segmenter
 
 
@@ -19,6 +20,7 @@ def test_each_resolution_but_the_lowest_answers_in_training_and_the_first_in_eva
     name: str,
 ) -> None:
     segmenter = build_segmenter(name, (4, 6, 8, 10), classes=3)
+    assert isinstance(segmenter, EncoderDecoder)
     learner = DeeplySupervised(segmenter)
     images = torch.randn(2, 1, 16, 16, 24)
     first, second, third = learner(images)
@@ -31,6 +33,7 @@ def test_each_resolution_but_the_lowest_answers_in_training_and_the_first_in_eva
 
 def test_what_is_left_of_a_learner_is_its_segmenter_under_its_own_names() -> None:
     segmenter = build_segmenter("unet3d", (4, 6, 8), classes=2)
+    assert isinstance(segmenter, EncoderDecoder)
     learner = DeeplySupervised(segmenter)
     assert trained_segmenter(learner) is segmenter
     assert trained_segmenter(segmenter) is segmenter
@@ -40,9 +43,17 @@ def test_what_is_left_of_a_learner_is_its_segmenter_under_its_own_names() -> Non
     assert tensors_of_segmenter(segmenter, own) == own
 
 
-@pytest.mark.parametrize(("name", "channels"), [("fcn", (4, 6, 8)), ("unet3d", (4, 6))])
-def test_a_network_without_lower_resolutions_on_its_way_up_is_refused(
+@pytest.mark.parametrize(
+    ("name", "channels"), [("fcn", (4, 6, 8)), ("unet2d", (4, 6, 8)), ("unet3d", (4, 6))]
+)
+def test_a_network_without_a_lower_resolution_on_its_way_up_stays_as_it_is(
     name: str, channels: tuple[int, ...]
 ) -> None:
-    with pytest.raises(ConfigError, match="at least three levels"):
-        DeeplySupervised(build_segmenter(name, channels, classes=2))
+    segmenter = build_segmenter(name, channels, classes=2)
+    assert deeply_supervised(segmenter) is segmenter
+
+
+def test_other_networks_are_deeply_supervised() -> None:
+    assert isinstance(
+        deeply_supervised(build_segmenter("vnet", (4, 6, 8), classes=2)), DeeplySupervised
+    )

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from shapeguide.errors import ConfigError
 from shapeguide.models.levels import EncoderDecoder
 
 PREFIX = "segmenter."
@@ -20,19 +19,11 @@ class DeeplySupervised(nn.Module):
     """A segmenter and the heads of its lower resolutions, the lowest left out.
 
     Args:
-        segmenter: One that goes down and up again.
-
-    Raises:
-        ConfigError: If it is another network, or has fewer than three levels.
+        segmenter: One that goes down and up again, with a resolution between its lowest and full.
     """
 
-    def __init__(self, segmenter: nn.Module) -> None:
+    def __init__(self, segmenter: EncoderDecoder) -> None:
         super().__init__()
-        if not isinstance(segmenter, EncoderDecoder) or len(segmenter.decoders) < 2:
-            raise ConfigError(
-                "deep supervision takes a segmenter of at least three levels that goes down and up "
-                "again: unet3d or vnet"
-            )
         self.segmenter = segmenter
         head = segmenter.head
         # What rises from a level is what its decoder gives; the deepest has none.
@@ -53,6 +44,13 @@ class DeeplySupervised(nn.Module):
         first, *lower = self.segmenter.decoded(images)
         answers = [head(found) for head, found in zip(self.heads, lower, strict=False)]
         return (self.segmenter.head(first), *answers)
+
+
+def deeply_supervised(segmenter: nn.Module) -> nn.Module:
+    """The segmenter with heads at its lower resolutions, or itself if it has none to supervise."""
+    if isinstance(segmenter, EncoderDecoder) and len(segmenter.decoders) > 1:
+        return DeeplySupervised(segmenter)
+    return segmenter
 
 
 def trained_segmenter(learner: nn.Module) -> nn.Module:

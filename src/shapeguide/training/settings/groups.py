@@ -186,19 +186,21 @@ class SegmentationSettings(Settings):
     """Course of the learning rate over the stage."""
     cross_entropy_weight: NotNegative = 0.5
     """Weight of the cross-entropy beside the Dice loss; 0 as published."""
-    deep_supervision: bool = False
-    """Losses at lower resolutions too, each of half the weight of the one above."""
-    warped_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    deep_supervision: bool = True
+    """Losses at lower resolutions too, each of half the weight of the one above, where the network
+    has any on its way up; --no-deep-supervision as published."""
+    warped_share: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Share of training images that are warped; the others show scans as they come. 1 as
     published."""
-    elastic_mm: NotNegative = 0.0
-    """Standard deviation of elastic displacements, 16 mm apart, of warped images; 0 for none."""
+    elastic_mm: NotNegative = 1.5
+    """Standard deviation of elastic displacements, 16 mm apart, of warped images; 0 for none,
+    as published."""
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
     published."""
-    scanner_faults: Annotated[float, Field(ge=0, le=1)] = 0.0
+    scanner_faults: Annotated[float, Field(ge=0, le=1)] = 0.07
     """Chance of a training image to have each of these faults: a missing or faint slab, uneven
-    gain, ghosts, thick slices, strong noise; 0 for none."""
+    gain, ghosts, thick slices, strong noise; 0 for none, as published."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The average of the weights keeps this share of itself in each iteration; 0 keeps none."""
     validation_cases: CountOrZero | None = None

@@ -78,7 +78,7 @@ def make_faulty(
 ) -> Tensor:
     """The images with the faults that were chosen for each.
 
-    The least intensity of an image is taken for no signal.
+    The least intensity of a channel is taken for no signal.
 
     Args:
         images: Standard deviation about 1, shape (B, 1, I, J, K).
@@ -105,7 +105,7 @@ def make_faulty(
         has = dict(zip(FAULTS, chosen, strict=True))
         log_gain, strength, slice_mm, deviation, slab_share = sizes
         ghost_axis, slice_axis, slab_axis = axes
-        floor = image.amin()
+        floor = image.amin((1, 2, 3), keepdim=True)
         if has["bias"]:
             image = biased(image, bias_weights, log_gain=log_gain, floor=floor)
         if has["ghosts"]:

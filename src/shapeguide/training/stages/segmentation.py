@@ -9,13 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.losses import GuideLoss
 from shapeguide.models.deep_supervision import (
-    DeeplySupervised,
+    deeply_supervised,
     tensors_of_segmenter,
     trained_segmenter,
 )
@@ -157,12 +156,9 @@ class SegmentationStage:
         return guide_loss(self.guide, self.cohort, self.settings)
 
     def check(self) -> None:
-        """Refuse cases without images, a guide that does not fit, and a network without levels."""
+        """Refuse cases without images, and a guide that does not fit."""
         self.cohort.train.require_images()
         _ = self.guiding
-        if self.course.deep_supervision:
-            with torch.device("meta"):
-                self.learner()
 
     def learner(self) -> nn.Module:
         """The segmenter, with the heads of its lower resolutions where they are supervised too."""
@@ -174,7 +170,7 @@ class SegmentationStage:
                 image_channels=len(self.cohort.train.channels),
                 activation_checkpoints=self.settings.machine.activation_checkpoints,
             )
-            return DeeplySupervised(segmenter) if self.course.deep_supervision else segmenter
+            return deeply_supervised(segmenter) if self.course.deep_supervision else segmenter
 
     def task(self, wrapped: nn.Module, state: TrainingState, folder: Path) -> LoopTask:
         """Dice first, then Dice and the guide; validated on held-out cases where there are any."""

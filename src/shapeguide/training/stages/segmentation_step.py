@@ -40,6 +40,10 @@ class SegmentationStep:
     def __call__(self, batch: LabelledImages, iteration: int) -> LossTerms:
         """Loss terms of a batch."""
         images, classes = self.varied(batch)
+        return self.on(images, classes, iteration)
+
+    def on(self, images: Tensor, classes: Tensor, iteration: int) -> LossTerms:
+        """Loss terms of images (B, 1, I, J, K) with class indices (B, I, J, K), as they are."""
         found = self.network(images)
         logits, *lower = (found,) if isinstance(found, Tensor) else found
         return self.terms(logits.float(), classes, iteration, lower=lower)

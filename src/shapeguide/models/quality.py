@@ -151,7 +151,7 @@ class FindingQuality(Quality):
     """
 
     whole: int
-    """Views that show the structure whole."""
+    """Views that show the structure whole, and what is around it."""
     missed: int
     """Those of them in which it was not found."""
     median_mm: Millimetres | None

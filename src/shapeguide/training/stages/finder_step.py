@@ -17,7 +17,13 @@ from shapeguide.models.finder_model import Finder
 from shapeguide.models.quality import FindingQuality
 from shapeguide.training.engine.seeds import FINDING_QUALITY, Stream, generator_for
 from shapeguide.training.stages.classes import one_hot
-from shapeguide.training.stages.finder_views import FramedCases, draw_views, shown
+from shapeguide.training.stages.finder_views import (
+    FramedCases,
+    Views,
+    draw_views,
+    lost_blocks,
+    shown,
+)
 
 MOST_SHARE = 0.95
 """Share of the views that the usual error of a finder holds for."""
@@ -28,7 +34,9 @@ trainings do."""
 MEASURED_VIEWS = 96
 """A finder is measured on about so many views of all cases together."""
 WHOLE_SHARE = 0.97
-"""A view that shows this share of a structure shows it whole."""
+"""A view that shows this share of a structure shows it whole, if it also shows what is around."""
+SURROUNDINGS_VOXELS = 2
+"""So much around a structure is to be shown too: what ends right at a cut may as well be cut."""
 GONE_SHARE = 0.01
 """A view that shows less than this share shows nothing of it."""
 
@@ -54,6 +62,8 @@ class Sighting:
     case: int
     share: float
     """How much of the structure the view shows."""
+    at_cut: bool
+    """Whether it lies at the end of what the view shows."""
     error_mm: NDArray[np.float64] | None
     """From the true centre of mass to the found one, along the axes, shape (3,); None where it was
     not found or is not there."""
@@ -94,12 +104,29 @@ def _sightings(finder: Finder, cases: PreparedCases, seed: int) -> Iterator[Sigh
                 error_mm = None
                 if found is not None and len(left):
                     error_mm = (found.centre - left.mean(axis=0)) * spacing_mm
-                share = len(left) / whole
-                yield Sighting(index, place, share, error_mm, found is not None)
+                at_cut = _at_cut(left, views)
+                yield Sighting(index, place, len(left) / whole, at_cut, error_mm, found is not None)
+
+
+def _at_cut(indices: NDArray[np.intp], views: Views) -> bool:
+    """Whether voxels (N, 3) of a view lie at its edge or at a block that it loses."""
+    if not len(indices):
+        return True
+    low = indices.min(axis=0) - SURROUNDINGS_VOXELS
+    high = indices.max(axis=0) + SURROUNDINGS_VOXELS
+    if (low < 0).any() or (high >= views.classes.shape[1:]).any():
+        return True
+    return any(
+        all(
+            part.start < part.stop and part.start <= last and first < part.stop
+            for part, first, last in zip(block, low, high, strict=True)
+        )
+        for block in lost_blocks(views, 0)
+    )
 
 
 def _quality(name: str, sightings: list[Sighting], *, held_out: bool) -> FindingQuality:
-    whole = [one for one in sightings if one.share >= WHOLE_SHARE]
+    whole = [one for one in sightings if one.share >= WHOLE_SHARE and not one.at_cut]
     gone = [one for one in sightings if one.share < GONE_SHARE]
     errors_mm = np.array([one.error_mm for one in whole if one.error_mm is not None])
     return FindingQuality(

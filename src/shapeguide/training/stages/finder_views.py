@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.disturbing.fields import smooth_noise
+from shapeguide.geometry.boxes import Box
 from shapeguide.geometry.warp import draw_affine_warps, warp_classes, warp_one_hot
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.models.finding import frame_of
@@ -31,10 +32,12 @@ CUT_SHARE = 0.5
 """Chance that a side of the field of view is cut away, and again that a second one is."""
 DEEPEST_CUT = 0.5
 """A cut takes at most this share of the field of view."""
-HOLE_SHARE = 0.25
-"""Chance that a block inside the head is lost."""
-HOLE_SIZES = (0.15, 0.5)
+HOLE_SHARE = 0.4
+"""Chance that a block is lost from anywhere in the head."""
+HOLE_SIZES = (0.15, 0.6)
 """Smallest and largest edge of such a block, as shares of the field of view."""
+HOLE_BEYOND = 0.3
+"""How far such a block may start or end beyond the field of view, as a share of it."""
 LARGEST_LOG_GAIN = 0.4
 """Standard deviation of the logarithm of the gain, at most."""
 GAIN_CELLS = (4, 4, 4)
@@ -150,18 +153,23 @@ def shown(views: Views, *, spacing_mm: tuple[float, float, float]) -> tuple[Tens
     classes = warp_classes(views.classes, views.warps, spacing_mm=spacing_mm)
     images = above * views.log_gain.exp() + views.lowest
     images = vary_intensities(images, views.intensities)
-    lengths = torch.tensor(classes.shape[1:])
-    for image, labels, blocks in zip(images, classes, views.lost.cpu(), strict=True):
+    for item, (image, labels) in enumerate(zip(images, classes, strict=True)):
         lowest = image.amin()
-        for ends in (blocks * lengths[:, None]).round().long().tolist():
-            block = tuple(slice(first, last) for first, last in ends)
+        for block in lost_blocks(views, item):
             image[(0, *block)] = lowest
             labels[block] = 0
     return images, classes
 
 
+def lost_blocks(views: Views, item: int) -> list[Box]:
+    """What one of the views loses, in voxels."""
+    lengths = torch.tensor(views.classes.shape[1:])
+    ends = (views.lost[item].cpu() * lengths[:, None]).round().long().tolist()
+    return [(slice(*i), slice(*j), slice(*k)) for i, j, k in ends]
+
+
 def _draw_lost(count: int, generator: torch.Generator) -> Tensor:
-    """Blocks that each view loses: two sides of the field of view, and one inside it."""
+    """Blocks that each view loses: two sides of the field of view, and one anywhere."""
     lost = torch.zeros(count, 3, 3, 2)
     numbers = torch.rand((count, 3, 8), generator=generator)
     for blocks, drawn in zip(lost, numbers, strict=True):
@@ -176,6 +184,6 @@ def _draw_lost(count: int, generator: torch.Generator) -> Tensor:
         if drawn[2, 0] < HOLE_SHARE:
             small, large = HOLE_SIZES
             sizes = small + (large - small) * drawn[2, 1:4]
-            first = drawn[2, 4:7] * (1 - sizes)
-            blocks[2] = torch.stack([first, first + sizes], dim=1)
+            first = drawn[2, 4:7] * (1 + 2 * HOLE_BEYOND - sizes) - HOLE_BEYOND
+            blocks[2] = torch.stack([first, first + sizes], dim=1).clamp(0, 1)
     return lost

@@ -83,8 +83,8 @@ class Finder:
         """How far off a centre is, along any axis of the scan, in all but 5 of 100 views.
 
         Over the views that its quality was measured on, for the structure that it is least exact
-        about; those apart that show a structure in part. Where nothing was ever found it is the
-        longest side of its space.
+        about; those apart that show a structure in part or end beside it. Where nothing was ever
+        found it is the longest side of its space.
         """
         largest = [row.most_mm for row in self.quality if row.most_mm is not None]
         sides = zip(self.space.spatial_shape, self.space.spacing_mm, strict=True)

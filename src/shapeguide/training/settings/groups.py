@@ -146,7 +146,7 @@ class RestorerSettings(Settings):
 class FinderSettings(Settings):
     """The finder: it looks at the whole scan coarsely and says where each structure is."""
 
-    iterations: CountOrZero = 600
+    iterations: CountOrZero = 1200
     """0 trains none."""
     channels: tuple[Count, ...] = (16, 32, 64)
     """Channels of the levels of its U-Net; the first sees blocks of 2 voxels along each edge."""

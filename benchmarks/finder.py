@@ -6,7 +6,9 @@ Of the training side of the split some heads are held out, no person on both sid
 trained on the others and shown each held-out head many times: turned, shifted, cut to half,
 padded, on other voxels, with axes in another order, and with what holds the structures of
 `--removed` cut out. Printed are, for each way and over all: the largest error of a centre along
-each axis of the scan, how often the structure lies in a box around the found centre, how often it
+each axis of the world and along any axis of the scan, how often the structure lies in a box around
+the found centre and by how many mm that is too short at most (half its edge is how far the
+structure reaches in the upright training heads, and the finder's own error), how often a structure
 is missed when it is there and reported when it is gone. Structures that a scan shows in part count
 nowhere.
 """
@@ -179,6 +181,7 @@ def trials_of(
                     row["error_mm"] = float(np.abs(away.mean(axis=0)).max())
                     row |= {f"error_{a}": e for a, e in zip("RAS", error, strict=True)}
                     row["held"] = bool((np.abs(away) <= half_mm).all())
+                    row["short_mm"] = max(0.0, float(np.abs(away).max()) - half_mm)
                     row["volume_ratio"] = found[name].volume_mm3 / (
                         len(points) * head.volume.grid.voxel_volume_mm3
                     )
@@ -291,7 +294,7 @@ def share_inside(points_mm: NDArray[np.float64], grid: sg.Grid) -> float:
 
 def show(table: pd.DataFrame, finder: Finder, out: Path) -> None:
     """Each way, and all together."""
-    heads = ("scans", "whole", "missed", "median mm", "R", "A", "S", "any axis", "held")
+    heads = ("scans", "whole", "missed", "median mm", "R", "A", "S", "any axis", "held", "short")
     shown = Table("way", *heads, "gone", "reported", "s a scan")
     for way, rows in [*table.groupby("way", sort=False), ("all of them", table)]:
         whole, gone = rows[rows["share"] >= WHOLE], rows[rows["share"] <= GONE]
@@ -306,6 +309,7 @@ def show(table: pd.DataFrame, finder: Finder, out: Path) -> None:
             f"{found['error_mm'].median():.1f}",
             *(f"{value:.1f}" for value in largest),
             f"{found['held'].mean():.2%}",
+            f"{found['short_mm'].max():.1f}",
             str(len(gone)),
             f"{gone['found'].sum()}",
             f"{scans['seconds'].mean():.2f}",

@@ -43,7 +43,9 @@ def settings(region: RegionChoice = "auto", warped_share: float = 0.0) -> TrainS
             channels=(4, 8, 8),
             batch_size=2,
             warped_share=warped_share,
+            elastic_mm=0.0,
             intensity_augmentation=False,
+            scanner_faults=0.0,
         ),
     )
 

@@ -51,7 +51,7 @@ class Options:
     held_out: int = 4
     """Training heads that the finder is not trained on."""
     trials: int = 16
-    """Of each held-out head in each way."""
+    """How often each held-out head is shown in each way."""
     rotation_deg: float = 20.0
     shift_mm: float = 40.0
     margin_mm: float = 0.0

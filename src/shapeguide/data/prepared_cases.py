@@ -99,7 +99,7 @@ class JoinedLabelMaps:
 
 
 BYTES_PER_VOXEL = 4
-"""Of a channel of an image, in float32; classes take one."""
+"""What a voxel of one channel takes, in float32; its class takes one byte."""
 MEMORY_LIMIT_BYTES = 2 * 2**30
 
 

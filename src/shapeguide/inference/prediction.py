@@ -44,7 +44,7 @@ class Seen:
     grid: Grid
     """In the working space."""
     probabilities: NDArray[np.float32]
-    """Of each class, background first, shape (1 + structures, I, J, K)."""
+    """Class probabilities, background first, shape (1 + structures, I, J, K)."""
     structures: tuple[str, ...]
     """Those that it is asked about; others may be cut by its border."""
     whole: bool

@@ -22,6 +22,7 @@ from shapeguide.models.finding import FoundStructure, Place, frame_of, locate
 from shapeguide.models.levels import check_lengths
 from shapeguide.models.model_files import Length, ModelDescription, load_network, read_description
 from shapeguide.models.quality import FindingQuality
+from shapeguide.models.windows import through_windows
 
 FINDER_FOLDER = "finder"
 """Folder of the finder inside the run folder of the segmenter that it finds structures for."""
@@ -129,11 +130,11 @@ class Finder:
             logits: Tensor = self.network(windows)
             return logits.float().softmax(dim=1)
 
-        largest = LARGEST_AT_ONCE // self.divisor * self.divisor
-        if prod(image.shape) <= LARGEST_AT_ONCE**3:
-            found = network(images)
-        else:
-            found = _in_blocks(network, images, largest)
+        i, j, k = image.shape
+        if prod(image.shape) > LARGEST_AT_ONCE**3:
+            largest = LARGEST_AT_ONCE // self.divisor * self.divisor
+            i, j, k = (min(length, largest) for length in image.shape)
+        found = through_windows(network, images, (i, j, k))
         probabilities: NDArray[np.float32] = found[0].cpu().numpy()
         return probabilities
 
@@ -165,13 +166,3 @@ def load_finder(folder: str | Path, *, device: str = "auto") -> Finder:
         shown_shape=description.shown_shape,
         divisor=network.divisor,
     )
-
-
-def _in_blocks(network: object, images: Tensor, largest: int) -> Tensor:
-    from monai.inferers import sliding_window_inference
-
-    i, j, k = (min(length, largest) for length in images.shape[2:])
-    found = sliding_window_inference(images, (i, j, k), 1, network, overlap=0.25, mode="gaussian")
-    if not isinstance(found, Tensor):
-        raise TypeError(f"the network gave {type(found)}, expected one tensor of logits")
-    return found

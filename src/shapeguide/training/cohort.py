@@ -26,8 +26,9 @@ from shapeguide.storage.identity import differences_in_words
 from shapeguide.storage.names import few
 from shapeguide.training.placing import (
     PatchPlaces,
+    RegionPlaces,
     RegionPlan,
-    TruePlaces,
+    by_label_map,
     described,
     is_fixed,
     patches_of,
@@ -225,7 +226,7 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
     plan = plan_regions(train, settings.data, whole=space, divisor=divisor)
     if plan is not None:
         regions, space = plan.laid(settings.data.region_margin_mm)
-        places, others = plan.true_places(regions, space), TruePlaces(regions)
+        places, others = plan.true_places(regions, space), RegionPlaces(regions, by_label_map)
     elif settings.data.region != "none" and not is_fixed(settings.data):
         patches = patches_of(space, divisor)
         if patches is not None:
@@ -259,7 +260,7 @@ def _prepared_pool(
         pool,
         replace(space, centre="structure"),
         memory_limit_bytes=memory_limit_bytes,
-        places=None if regions is None else TruePlaces(regions),
+        places=None if regions is None else RegionPlaces(regions, by_label_map),
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil, prod
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from shapeguide.data.regions import (
     far_from_others,
 )
 from shapeguide.data.working_space import WorkingSpace
+from shapeguide.geometry.grid import Grid
 from shapeguide.models.finder_model import Finder
 from shapeguide.training.settings.groups import DataSettings
 
@@ -31,18 +34,23 @@ LARGEST_WINDOW_VOXELS = 128**3
 CONTEXT_SHARE = 0.1
 """Room beyond a region, as a share of its shape, from which a warp brings in what lies there."""
 
-Voxels = tuple[int, int, int]
+Voxels: TypeAlias = tuple[int, int, int]
+
+
+Located: TypeAlias = tuple[Grid, Mapping[str, NDArray[np.float64]]]
+"""The grid of a scan, and where the structures in it are: world positions of their centres."""
 
 
 @dataclass(frozen=True, eq=False)
-class TruePlaces:
-    """Regions, or patches of them, laid by label maps."""
+class RegionPlaces:
+    """Regions, or patches of them, laid by what says where the structures of a case are."""
 
     regions: Regions
+    locate: Callable[[Case], Located]
+    """Says where the structures are: `by_label_map` or `by_finder`; asked once for each case."""
     off: Voxels = (0, 0, 0)
     room: Voxels = (0, 0, 0)
-    extents: dict[str, Extent] = field(default_factory=dict)
-    """Those that were measured, by case."""
+    _located: dict[str, Located] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -54,44 +62,25 @@ class TruePlaces:
         return self.regions.place_of(structure)
 
     def middle_mm(self, case: Case, item: int) -> NDArray[np.float64]:
-        """Where a region lies; in the middle of a scan that holds none of its structures."""
-        if case.id not in self.extents:
-            self.extents[case.id] = extent_of(case)
-        extent = self.extents[case.id]
-        middle = self.regions.each[item].middle_mm(extent.centres_mm, extent.grid)
-        return extent.grid.centre_mm if middle is None else middle
+        """Where a region lies; in the middle of a scan in which none of its structures is."""
+        if case.id not in self._located:
+            self._located[case.id] = self.locate(case)
+        grid, centres_mm = self._located[case.id]
+        middle = self.regions.each[item].middle_mm(centres_mm, grid)
+        return grid.centre_mm if middle is None else middle
 
 
-@dataclass(frozen=True, eq=False)
-class FoundPlaces:
-    """Regions laid by what a finder finds, as a user's scans are: no label map is looked at."""
+def by_label_map(case: Case, known: Mapping[str, Extent] | None = None) -> Located:
+    """Where the structures are as the label map says; extents that are known are not measured."""
+    extent = (known or {}).get(case.id) or extent_of(case)
+    return extent.grid, extent.centres_mm
 
-    regions: Regions
-    finder: Finder
-    room: Voxels = (0, 0, 0)
-    off: Voxels = (0, 0, 0)
-    _middles: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
 
-    @property
-    def count(self) -> int:
-        """One item for each region."""
-        return len(self.regions.each)
-
-    def showing(self, structure: str) -> int:
-        """The region that should hold a structure whole."""
-        return self.regions.place_of(structure)
-
-    def middle_mm(self, case: Case, item: int) -> NDArray[np.float64]:
-        """Where a region lies; in the middle of a scan in which nothing is found."""
-        if case.id not in self._middles:
-            volume = case.read_volume()
-            found = self.finder.find(volume)
-            centres_mm = {name: np.array(one.centre_mm) for name, one in found.items()}
-            middles = [region.middle_mm(centres_mm, volume.grid) for region in self.regions.each]
-            self._middles[case.id] = [
-                volume.grid.centre_mm if middle is None else middle for middle in middles
-            ]
-        return self._middles[case.id][item]
+def by_finder(case: Case, finder: Finder) -> Located:
+    """Where the finder finds the structures, as in a user's scan: no label map is looked at."""
+    volume = case.read_volume()
+    found = finder.find(volume)
+    return volume.grid, {name: np.array(one.centre_mm) for name, one in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,17 +127,19 @@ class RegionPlan:
             regions = replace(regions, spatial_shape=(i, j, k))
         return regions, replace(self.whole, spatial_shape=window, centre="structure")
 
-    def true_places(self, regions: Regions, space: WorkingSpace) -> TruePlaces:
+    def true_places(self, regions: Regions, space: WorkingSpace) -> RegionPlaces:
         """Places by label maps, laid off as training lays them."""
         beyond = _beyond(regions.spatial_shape, space.spatial_shape)
         margin = regions.margin_voxels(space.spacing_mm)
         i, j, k = (most + off for most, off in zip(beyond, margin, strict=True))
         known = {extent.case.id: extent for extent in self.extents}
-        return TruePlaces(regions, (i, j, k), _with_context((i, j, k), space), known)
+        locate = partial(by_label_map, known=known)
+        return RegionPlaces(regions, locate, (i, j, k), _with_context((i, j, k), space))
 
-    def found_places(self, regions: Regions, space: WorkingSpace, finder: Finder) -> FoundPlaces:
+    def found_places(self, regions: Regions, space: WorkingSpace, finder: Finder) -> RegionPlaces:
         """Places as a finder finds them, prepared whole."""
-        return FoundPlaces(regions, finder, _beyond(regions.spatial_shape, space.spatial_shape))
+        room = _beyond(regions.spatial_shape, space.spatial_shape)
+        return RegionPlaces(regions, partial(by_finder, finder=finder), room=room)
 
 
 def plan_regions(

@@ -52,7 +52,7 @@ LEAST_ITERATIONS = 100
 """Fewer iterations of the segmentation are not worth training."""
 MOST_HALVINGS = 2
 FORWARD_SHARE = 1 / 3
-"""Of the time of a training step, that of predicting what was in its batch, about."""
+"""What predicting a batch takes of the time of a training step on it, about."""
 
 
 def plan(

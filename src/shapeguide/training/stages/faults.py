@@ -47,7 +47,7 @@ class Faults(NamedTuple):
     """Where it begins, as a share of where it can, and the share of the signal that it keeps;
     shape (B, 2)."""
     noise: Tensor
-    """Of both channels, shape (B, 2, I, J, K); a single voxel when no item has any."""
+    """The noise of both channels, shape (B, 2, I, J, K); a single voxel when no item has any."""
 
 
 def draw_faults(shape: torch.Size, *, share: float, generator: torch.Generator) -> Faults:

@@ -33,8 +33,9 @@ import shapeguide as sg
 from shapeguide.data.prepare import prepare_volume
 from shapeguide.geometry.resample import resample_channels
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference.prediction import label_map_from, predict_shown, shown_to
+from shapeguide.inference.prediction import label_map_from, predict_shown
 from shapeguide.inference.run import TrainedRun
+from shapeguide.inference.shown import shown_to
 from shapeguide.machine import autocast, choose_precision
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.vocabulary import Device

@@ -17,9 +17,10 @@ from shapeguide.errors import CheckpointError, ConfigError, DataError
 from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.inference import prediction_files
-from shapeguide.inference.prediction import channels_for, predict, predict_volume
+from shapeguide.inference.prediction import predict, predict_volume
 from shapeguide.inference.prediction_files import PredictionOptions, predict_files
 from shapeguide.inference.provenance import PREDICTIONS_FILE
+from shapeguide.inference.shown import channels_for
 from shapeguide.inference.sizes_table import VOLUMES_FILE
 from shapeguide.metrics.overlap import dice
 from shapeguide.models.segmenter import Segmenter

@@ -17,8 +17,9 @@ import shapeguide as sg
 from shapeguide.data.case import Case
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.inference import prediction_files
-from shapeguide.inference.prediction import channels_for, predict_volume
+from shapeguide.inference.prediction import predict_volume
 from shapeguide.inference.prediction_files import PredictionReport
+from shapeguide.inference.shown import channels_for
 from shapeguide.inference.sizes_table import VOLUMES_FILE
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.storage.whole import read_table

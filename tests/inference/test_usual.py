@@ -17,8 +17,8 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.data.prepare import prepare_volume
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.inference import usual
-from shapeguide.inference.prediction import prepared_probabilities
 from shapeguide.inference.run import TrainedRun
+from shapeguide.inference.shown import prepared_probabilities
 from shapeguide.inference.usual import calibrated
 from shapeguide.models.restorer_model import (
     RESTORER_FOLDER,

@@ -17,7 +17,7 @@ from shapeguide.cli import main
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.prepare import prepare_volume
 from shapeguide.errors import ConfigError
-from shapeguide.inference.prediction import prepared_probabilities
+from shapeguide.inference.shown import prepared_probabilities
 from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.models.quality import ReconstructionQuality
 from shapeguide.training.engine import loop

@@ -14,7 +14,7 @@ from shapeguide.data.case_ids import case_in_folder, scans_by_case
 from shapeguide.data.nifti import read_label_map, write_label_map, write_volume
 from shapeguide.errors import ConfigError, DataError, GeometryError, ShapeguideError
 from shapeguide.geometry.volume import Volume
-from shapeguide.inference.prediction import channels_for, predict_volume
+from shapeguide.inference.prediction import predict_volume
 from shapeguide.inference.provenance import (
     PredictionFolder,
     label_map_name,
@@ -22,6 +22,7 @@ from shapeguide.inference.provenance import (
     probability_name,
 )
 from shapeguide.inference.run import RunSource, TrainedRun, as_run
+from shapeguide.inference.shown import channels_for
 from shapeguide.metrics.components import structure_volumes_mm3
 from shapeguide.models.segmenter import Segmenter
 from shapeguide.progress import ProgressBar

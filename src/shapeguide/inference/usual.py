@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
-from shapeguide.inference.prediction import channels_for, prepared_probabilities, shown_to
 from shapeguide.inference.restoring import check_fits
+from shapeguide.inference.shown import channels_for, prepared_probabilities, shown_to
 from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import (
     RESTORER_FOLDER,

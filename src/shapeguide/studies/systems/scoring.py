@@ -15,7 +15,8 @@ from shapeguide.data.nifti import write_label_map
 from shapeguide.disturbing.images import degrade
 from shapeguide.errors import CheckpointError, DataError
 from shapeguide.geometry.volume import LabelMap, Volume
-from shapeguide.inference.prediction import Shown, channels_for, predict_shown, shown_to
+from shapeguide.inference.prediction import predict_shown
+from shapeguide.inference.shown import Shown, channels_for, shown_to
 from shapeguide.metrics.components import keep_largest_component
 from shapeguide.metrics.scores import Scores, score
 from shapeguide.models.restoration import Restorer

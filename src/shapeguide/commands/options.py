@@ -18,6 +18,7 @@ from tyro.constructors import (
 
 from shapeguide.commands.arguments import CaseChoice
 from shapeguide.errors import ConfigError
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.settings.base import Settings
 from shapeguide.training.settings.groups import (
     DataSettings,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 HELP, HELP_ALL = "--help", "--help-all"
+CHOSEN = (Settings, CaseChoice, WarpLimits)
+"""Groups of options of which the short help shows but some, or none."""
 
 SHORT_GROUPS = ("data", "shape_loss", "segmentation", "machine")
 """Groups of settings whose options carry no prefix."""
@@ -45,9 +48,8 @@ USUAL: dict[type, tuple[str, ...]] = {
         "dice_iterations",
         "guided_iterations",
         "batch_size",
-        "validation_cases",
     ),
-    MachineSettings: ("device", "precision", "num_workers"),
+    MachineSettings: ("device",),
 }
 """What `--help` shows of the settings and of the choice of cases; `--help-all` shows the rest too.
 
@@ -115,7 +117,7 @@ def option_rules(*, usual_alone: bool) -> ConstructorRegistry:
     def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
         nonlocal inside
         kind: object = info.type
-        if inside or not isinstance(kind, type) or not issubclass(kind, (Settings, CaseChoice)):
+        if inside or not isinstance(kind, type) or not issubclass(kind, CHOSEN):
             return None
         inside = True  # so that the parser's own rules make the options
         try:

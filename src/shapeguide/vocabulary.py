@@ -15,8 +15,10 @@ GUIDANCE: tuple[Guidance, ...] = get_args(Guidance)
 AutoencoderName: TypeAlias = Literal["acnn", "srn"]
 """Guidance by an autoencoder of label maps."""
 
-SegmenterName: TypeAlias = Literal["unet3d", "unet2d", "fcn", "vnet"]
+SegmenterName: TypeAlias = Literal["unet3d", "unet3d_blocks", "unet2d", "fcn", "vnet"]
 SEGMENTER_NAMES: tuple[SegmenterName, ...] = get_args(SegmenterName)
+SegmenterChoice: TypeAlias = Literal["auto"] | SegmenterName
+"""`auto`: whichever suits the size of what is seen at once."""
 
 WeightsName: TypeAlias = Literal["last", "best", "average"]
 """Weights after the last iteration, of the best validation score, or averaged over iterations."""

@@ -15,18 +15,26 @@ from shapeguide.models.levels import EncoderDecoder
 from shapeguide.models.segmenter import build_segmenter
 
 
-@pytest.mark.parametrize("name", ["unet3d", "vnet"])
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("unet3d", (4, 6, 8, 10)),
+        ("unet3d_blocks", (1, 4, 6, 8, 10)),
+        ("vnet", (4, 6, 8, 10)),
+    ],
+)
 def test_each_resolution_but_the_lowest_answers_in_training_and_the_first_in_evaluation(
     name: str,
+    channels: tuple[int, ...],
 ) -> None:
-    segmenter = build_segmenter(name, (4, 6, 8, 10), classes=3)
+    segmenter = build_segmenter(name, channels, classes=3)
     assert isinstance(segmenter, EncoderDecoder)
     learner = DeeplySupervised(segmenter)
-    images = torch.randn(2, 1, 16, 16, 24)
+    images = torch.randn(2, 1, 16, 16, 32)
     first, second, third = learner(images)
-    assert first.shape == (2, 3, 16, 16, 24)
-    assert second.shape == (2, 3, 8, 8, 12)
-    assert third.shape == (2, 3, 4, 4, 6)
+    assert first.shape == (2, 3, 16, 16, 32)
+    assert second.shape == (2, 3, 8, 8, 16)
+    assert third.shape == (2, 3, 4, 4, 8)
     assert torch.equal(first, segmenter(images))
     assert torch.equal(learner.eval()(images), segmenter(images))
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from shapeguide.models.finder_network import FinderNetwork, _blocks, _voxels
+from shapeguide.models.block_unet import as_blocks, as_voxels
+from shapeguide.models.finder_network import FinderNetwork
 from shapeguide.models.finding import frame_of, locate
 
 
@@ -59,9 +60,9 @@ def test_image_is_shown_without_empty_margins_and_padded_to_the_training_shape()
 
 def test_blocks_keep_every_voxel_where_it_is() -> None:
     images = torch.arange(2 * 3 * 4 * 6 * 8, dtype=torch.float32).reshape(2, 3, 4, 6, 8)
-    blocks = _blocks(images)
+    blocks = as_blocks(images)
     assert blocks.shape == (2, 24, 2, 3, 4)
     assert set(blocks[0, :8, 0, 0, 0].tolist()) == set(images[0, 0, :2, :2, :2].flatten().tolist())
-    assert torch.equal(_voxels(blocks), images)
-    with pytest.raises(ValueError, match="needs multiples of 2"):
+    assert torch.equal(as_voxels(blocks), images)
+    with pytest.raises(ValueError, match="finder needs multiples of 4"):
         FinderNetwork(2, channels=(2, 4))(torch.zeros(1, 1, 7, 8, 8))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -16,6 +15,8 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
+from shapeguide.models import segmenter as segmenter_module
+from shapeguide.models.block_unet import as_blocks, as_voxels
 from shapeguide.models.fcn import Fcn
 from shapeguide.models.model_files import (
     MODEL_FILE,
@@ -23,16 +24,18 @@ from shapeguide.models.model_files import (
     write_weights,
 )
 from shapeguide.models.segmenter import (
+    BLOCKS,
     SEGMENTERS,
     SegmenterDescription,
     SegmenterNetwork,
     build_segmenter,
     divisor_of,
+    suited,
 )
 from shapeguide.models.unet import UNet
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
-from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
+from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset
 from shapeguide.vocabulary import SEGMENTER_NAMES, SegmenterName
 
@@ -54,14 +57,15 @@ def recorded_shapes(modules: nn.ModuleList) -> list[tuple[int, ...]]:
     return shapes
 
 
-def test_the_settings_name_the_segmenters_of_the_table() -> None:
-    named = get_args(SegmentationSettings.model_fields["segmenter"].annotation)
-    assert set(named) == set(SEGMENTERS) == set(SEGMENTER_NAMES)
+def test_the_vocabulary_names_the_segmenters_of_the_table() -> None:
+    assert set(SEGMENTERS) == set(SEGMENTER_NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [(4,), (4, 8), CHANNELS, (2, 2, 2, 2)])
 def test_logits_lie_on_the_grid_of_the_image(name: str, channels: tuple[int, ...]) -> None:
+    if name == BLOCKS and len(channels) == 1:
+        pytest.skip("blocks stand in place of the first level, so there is one below")
     network = build_segmenter(name, channels, classes=3)
     images = torch.randn((2, 1, 16, 8, 24))
     assert network(images).shape == (2, 3, 16, 8, 24)
@@ -87,14 +91,14 @@ def test_grids_that_cannot_be_halved_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_divisor_is_known_without_the_network(name: str) -> None:
-    for levels in (1, 2, 4, 6):
+    for levels in (2, 4, 6) if name == BLOCKS else (1, 2, 4, 6):
         channels = (2,) * levels
         assert divisor_of(name, channels) == build_segmenter(name, channels, classes=2).divisor
         assert divisor_of(name, channels) == 2 ** (levels - 1)
 
 
 def test_unknown_names_and_no_levels_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'unet'; choose one of unet3d, unet2d, fcn, vnet"):
+    with pytest.raises(ConfigError, match=r"'unet'; choose one of unet3d, unet3d_blocks, "):
         build_segmenter("unet", CHANNELS, classes=2)
     with pytest.raises(ConfigError, match="unknown segmenter"):
         divisor_of("unet", CHANNELS)
@@ -103,6 +107,23 @@ def test_unknown_names_and_no_levels_are_refused() -> None:
             build_segmenter(name, (), classes=2)
         with pytest.raises(ConfigError, match="at least one level"):
             divisor_of(name, ())
+    with pytest.raises(ConfigError, match="below full resolution, needs at least one level"):
+        build_segmenter(BLOCKS, (8,), classes=2)
+
+
+def test_the_segmenter_is_chosen_by_what_is_seen_at_once() -> None:
+    assert suited("auto", CHANNELS, 64**3) == "unet3d"
+    assert suited("auto", CHANNELS, 64**3 + 1) == BLOCKS
+    assert suited("auto", (8,), 128**3) == "unet3d"
+    assert suited("vnet", CHANNELS, 128**3) == "vnet"
+
+
+def test_blocks_stand_in_place_of_the_first_level() -> None:
+    network = build_segmenter(BLOCKS, CHANNELS, classes=3, image_channels=2)
+    below = UNet(16, 24, CHANNELS[1:])
+    below.load_state_dict(network.state_dict())
+    images = torch.randn((1, 2, 8, 8, 12))
+    assert torch.equal(network(images), as_voxels(below(as_blocks(images))))
 
 
 def test_the_3d_unet_draws_its_weights_in_the_order_of_earlier_versions() -> None:
@@ -296,6 +317,17 @@ def test_every_segmenter_trains_and_predicts(cohort: Dataset, tmp_path: Path, na
     assert json.loads((run / MODEL_FILE).read_text())["segmenter"] == name
     prediction = sg.predict(segmenter, cohort[0].read_volume())
     assert prediction.data.shape == cohort[0].read_volume().data.shape
+
+
+@pytest.mark.parametrize(("voxels", "name"), [(64**3, "unet3d"), (1000, BLOCKS)])
+def test_a_training_takes_the_segmenter_that_suits_what_it_sees_at_once(
+    cohort: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voxels: int, name: str
+) -> None:
+    monkeypatch.setattr(segmenter_module, "FULL_RESOLUTION_VOXELS", voxels)
+    run = tmp_path / "run"
+    found = sg.train(cohort, out=run, settings=two_iterations("auto"), progress=False)
+    assert json.loads((run / MODEL_FILE).read_text())["segmenter"] == name
+    assert sg.predict(found, cohort[0].read_volume()).data.shape == (16, 24, 16)
 
 
 def test_activation_checkpoints_leave_the_trained_weights_as_they_are(

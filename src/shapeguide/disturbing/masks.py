@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,10 +36,8 @@ def corrupt(masks: Tensor, *, generator: torch.Generator) -> Tensor:
     noise = smooth_noise(flat, cells, align_corners=False, generator=generator)
     rough = noise * ROUGHNESS * 3 * chosen[1][:, None, None, None, None]
     corrupted = (level + grown[:, None, None, None, None] + rough > 0).float()
-    kept = _half_space(corrupted, generator) | ~chosen[2][:, None, None, None, None]
-    corrupted = corrupted * kept
-    blobs = _ball(corrupted, generator) & chosen[3][:, None, None, None, None]
-    corrupted = torch.maximum(corrupted, blobs.float())
+    _truncate(corrupted, chosen[2].tolist(), generator)
+    _add_ball(corrupted, chosen[3].tolist(), generator)
     # Nothing left is no shape: such an item stays as it was.
     left = corrupted.flatten(1).any(1)[:, None, None, None, None]
     return torch.where(left, corrupted, flat).reshape(masks.shape)
@@ -89,38 +89,38 @@ def _blur(masks: Tensor) -> Tensor:
     return masks
 
 
-def _half_space(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Bool: each mask but for a random share, cut off by a plane of random direction."""
+def _truncate(masks: Tensor, chosen: Sequence[bool], generator: torch.Generator) -> None:
+    """Cut a random share off each chosen mask, by a plane of random direction, in place."""
     directions = torch.randn((len(masks), 3), generator=generator).to(masks.device)
-    shares = torch.rand(len(masks), generator=generator) * MOST_TRUNCATED
-    height = torch.einsum("bd,dijk->bijk", directions, _positions(masks))[:, None]
-    kept = torch.ones_like(masks, dtype=torch.bool)
-    for item, share in enumerate(shares.tolist()):
-        inside = height[item][masks[item] > 0]
+    shares = (torch.rand(len(masks), generator=generator) * MOST_TRUNCATED).tolist()
+    x, y, z = _positions(masks)
+    for item in (place for place, cut in enumerate(chosen) if cut):
+        along = directions[item]
+        height = along[0] * x + along[1] * y + along[2] * z
+        inside = height[masks[item, 0] > 0]
         if len(inside):
-            kept[item] = height[item] <= torch.quantile(
-                inside[:: max(1, len(inside) // 4096)], 1 - share
-            )
-    return kept
+            sample = inside[:: max(1, len(inside) // 4096)]
+            masks[item, 0] *= height <= torch.quantile(sample, 1 - shares[item])
 
 
-def _ball(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Bool: a ball anywhere in the grid, with 0.5 to 8 % of the volume of each mask."""
+def _add_ball(masks: Tensor, chosen: Sequence[bool], generator: torch.Generator) -> None:
+    """Add a ball anywhere to each chosen mask, of 0.5 to 8 % of its volume, in place."""
     count, device = len(masks), masks.device
     lengths = torch.tensor(masks.shape[2:], device=device)
     centres = (torch.rand((count, 3), generator=generator).to(device) - 0.5) * lengths * 0.9
     shares = torch.rand(count, generator=generator).to(device) * 0.075 + 0.005
     radii = (masks.flatten(1).sum(1) * shares * 0.75 / torch.pi) ** (1 / 3)
-    squares = (
-        (_positions(masks)[None] - centres[:, :, None, None, None]).square().sum(1, keepdim=True)
-    )
-    return squares <= (radii**2)[:, None, None, None, None]
+    x, y, z = _positions(masks)
+    for item in (place for place, added in enumerate(chosen) if added):
+        i, j, k = centres[item]
+        inside = (x - i).square() + (y - j).square() + (z - k).square() <= radii[item] ** 2
+        masks[item, 0].masked_fill_(inside, 1.0)
 
 
-def _positions(masks: Tensor) -> Tensor:
-    """Voxel positions from the middle of the grid, shape (3, I, J, K)."""
-    lines = [torch.arange(n, device=masks.device) - (n - 1) / 2 for n in masks.shape[2:]]
-    return torch.stack(torch.meshgrid(*lines, indexing="ij"))
+def _positions(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Voxel positions from the middle of the grid: (I, 1, 1), (1, J, 1) and (1, 1, K)."""
+    i, j, k = (torch.arange(n, device=masks.device) - (n - 1) / 2 for n in masks.shape[2:])
+    return i[:, None, None], j[None, :, None], k[None, None, :]
 
 
 def _uniform(count: int, generator: torch.Generator, device: torch.device) -> Tensor:

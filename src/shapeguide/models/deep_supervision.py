@@ -36,14 +36,15 @@ class DeeplySupervised(nn.Module):
         Each resolution is half the one before. In evaluation it is the segmenter alone.
 
         Raises:
-            ValueError: If I, J or K is not a multiple of 2 ** (levels - 1), or all are only that.
+            ValueError: If I, J or K is not a multiple of the divisor, or all are only that.
         """
         if not self.training:
             made: Tensor = self.segmenter(images)
             return made
         first, *lower = self.segmenter.decoded(images)
-        answers = [head(found) for head, found in zip(self.heads, lower, strict=False)]
-        return (self.segmenter.head(first), *answers)
+        answered = self.segmenter.answered
+        answers = [answered(head, found) for head, found in zip(self.heads, lower, strict=False)]
+        return (answered(self.segmenter.head, first), *answers)
 
 
 def deeply_supervised(segmenter: nn.Module) -> nn.Module:

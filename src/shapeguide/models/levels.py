@@ -41,14 +41,19 @@ class Encoder(nn.Module):
         """Features of each level, from full resolution down.
 
         Raises:
-            ValueError: If a length is not a multiple of 2 ** (levels - 1), or all are only that.
+            ValueError: If a length is not a multiple of the divisor, or all are only that.
         """
         check_lengths(tuple(images.shape[2:]), self.divisor, self.title)
+        entered = self.entered(images)
         levels: list[Tensor] = []
         for level in range(len(self.encoders)):
-            features = levels[-1] if levels else images
+            features = levels[-1] if levels else entered
             levels.append(self._run(partial(self._descend, level), features))
         return levels
+
+    def entered(self, images: Tensor) -> Tensor:
+        """What the first level is given: the images as they are."""
+        return images
 
     def _descend(self, level: int, features: Tensor) -> Tensor:
         halved = self.downsamplers[level - 1](features) if level else features
@@ -82,9 +87,13 @@ class EncoderDecoder(Encoder):
         """Images (B, C, I, J, K) to logits (B, classes, I, J, K); K only in 3 dimensions.
 
         Raises:
-            ValueError: If I, J or K is not a multiple of 2 ** (levels - 1), or all are only that.
+            ValueError: If I, J or K is not a multiple of the divisor, or all are only that.
         """
-        logits: Tensor = self.head(self.decoded(images)[0])
+        return self.answered(self.head, self.decoded(images)[0])
+
+    def answered(self, head: nn.Module, features: Tensor) -> Tensor:
+        """Logits (B, classes, I, J, K) that a head makes of the features of a level."""
+        logits: Tensor = head(features)
         return logits
 
     def decoded(self, images: Tensor) -> list[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import torch
 from pydantic import Field, model_validator
@@ -18,6 +18,7 @@ from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.machine import choose_device
+from shapeguide.models.block_unet import BlockUNet
 from shapeguide.models.fcn import Fcn
 from shapeguide.models.finder_model import FINDER_FOLDER, Finder, load_finder
 from shapeguide.models.levels import check_channels, check_lengths
@@ -32,16 +33,20 @@ from shapeguide.models.model_files import (
 from shapeguide.models.unet import UNet
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
-from shapeguide.vocabulary import MOST_MEMBERS, SegmenterName, WeightsName
+from shapeguide.vocabulary import MOST_MEMBERS, SegmenterChoice, SegmenterName, WeightsName
 
 ImageChannels = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=LONGEST_CHANNEL)], ...],
     Field(min_length=1, max_length=MOST_CHANNELS),
 ]
+BLOCKS: Final = "unet3d_blocks"
+FULL_RESOLUTION_VOXELS = 64**3
+"""Up to so many voxels at once, convolutions at full resolution are worth their time."""
 SegmenterNetwork: TypeAlias = UNet | UNet2d | Fcn | VNet
 
 SEGMENTERS: dict[str, Callable[..., SegmenterNetwork]] = {
     "unet3d": UNet,
+    "unet3d_blocks": BlockUNet,
     "unet2d": UNet2d,
     "fcn": Fcn,
     "vnet": VNet,
@@ -228,11 +233,24 @@ def divisor_of(name: str, channels: tuple[int, ...]) -> int:
     do with less along the last axis.
 
     Raises:
-        ConfigError: If the name is unknown, or there is not at least one level.
+        ConfigError: If the name is unknown, or there is not at least one level, or for blocks two.
     """
-    _check_name(name)
-    check_channels(channels, "segmenter")
+    if name != "auto":
+        _check_name(name)
+    check_channels(channels[1:] if name == BLOCKS else channels, "segmenter")
     return int(2 ** (len(channels) - 1))
+
+
+def suited(choice: SegmenterChoice, channels: tuple[int, ...], seen_voxels: int) -> SegmenterName:
+    """The segmenter that is chosen for so many voxels at once, or the one that is asked for."""
+    if choice != "auto":
+        return choice
+    return BLOCKS if seen_voxels > FULL_RESOLUTION_VOXELS and len(channels) > 1 else "unet3d"
+
+
+def held_channels(name: SegmenterName, channels: tuple[int, ...]) -> tuple[int, ...]:
+    """Channels of each level that are computed and held, from full resolution down."""
+    return (0, *channels[1:]) if name == BLOCKS else channels
 
 
 def _check_name(name: str) -> None:

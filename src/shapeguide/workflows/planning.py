@@ -15,6 +15,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.machine import choose_device, memory_bytes
 from shapeguide.models.autoencoder_model import AutoencoderModel
 from shapeguide.models.memory import step_bytes
+from shapeguide.models.segmenter import held_channels
 from shapeguide.models.shape_model import ShapeModel, load_shape_network
 from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.durations import in_words, seconds_of, written
@@ -160,7 +161,8 @@ def check_memory(cohort: Cohort, settings: TrainSettings) -> None:
     course, machine = settings.segmentation, settings.machine
     there = memory_bytes(choose_device(machine.device))
     batch_size = course.batch_of(cohort.space.spatial_shape)
-    needed = step_bytes(course.channels, cohort.space.spatial_shape, batch_size)
+    held = held_channels(cohort.segmenter, course.channels)
+    needed = step_bytes(held, cohort.space.spatial_shape, batch_size)
     if there is not None and needed > there and not machine.activation_checkpoints:
         raise ConfigError(
             f"{cohort.train.name}: one training step on {batch_size} times "

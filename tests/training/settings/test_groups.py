@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from shapeguide.errors import ConfigError
-from shapeguide.training.settings.base import build
+from shapeguide.training.settings.base import affordable, build
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import PRESETS, preset, resolve
 
@@ -59,3 +59,13 @@ def test_a_batch_has_fewer_cases_where_windows_are_large(
     segmentation = TrainSettings().segmentation
     assert segmentation.batch_of(shape) == cases
     assert segmentation.changed(batch_size=2).batch_of(shape) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "each", "fewest", "taken"),
+    [(8, 100, 1, 8), (8, 500, 1, 2), (8, 5000, 1, 1), (8, 5000, 4, 4), (2, 5000, 4, 2)],
+)
+def test_batches_hold_fewer_cases_where_they_are_large(
+    asked: int, each: int, fewest: int, taken: int
+) -> None:
+    assert affordable(asked, each=each, most=1000, fewest=fewest) == taken

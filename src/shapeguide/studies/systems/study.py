@@ -13,7 +13,7 @@ from shapeguide.cells import HERE, Cell, Workers
 from shapeguide.data.dataset import Dataset
 from shapeguide.data.working_space import choose_working_space
 from shapeguide.errors import ConfigError, DataError
-from shapeguide.models.segmenter import SEGMENTERS, divisor_of
+from shapeguide.models.segmenter import divisor_of
 from shapeguide.storage.identity import FolderKind, compare
 from shapeguide.storage.whole import write_table
 from shapeguide.studies.study import (
@@ -201,7 +201,7 @@ def _in_one_space(train: Dataset, settings: TrainSettings) -> TrainSettings:
         centre=data.centre,
         normalisation=data.normalisation,
         # What every network of the table can halve, whichever of them are compared.
-        divisor=max(divisor_of(name, settings.segmentation.channels) for name in SEGMENTERS),
+        divisor=divisor_of("unet3d", settings.segmentation.channels),
     )
     shared = data.changed(spacing_mm=space.spacing_mm, spatial_shape=space.spatial_shape)
     return settings.changed(data=shared)

@@ -99,6 +99,7 @@ SYSTEMS: dict[str, System] = {
         System(SRN_ALL_MAPS, guidance="srn", label_maps="all"),
         System("boundary", guidance="boundary"),
         System("hausdorff", guidance="hausdorff"),
+        System("unet3d_blocks", segmenter="unet3d_blocks"),
         System("unet2d", segmenter="unet2d"),
         System("fcn", segmenter="fcn"),
         System("vnet", segmenter="vnet"),

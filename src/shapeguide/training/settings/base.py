@@ -46,3 +46,15 @@ def build(kind: type[SettingsT], content: dict[str, Any]) -> SettingsT:
             for fault in error.errors()
         )
         raise ConfigError(f"{kind.__name__}: {faults}") from error
+
+
+def affordable(batch_size: int, *, each: int, most: int, fewest: int = 1) -> int:
+    """So many cases, or fewer where they would be too many voxels together.
+
+    Args:
+        batch_size: Cases that are asked for.
+        each: Voxels of a case.
+        most: About so many voxels may be in a batch.
+        fewest: Cases that are taken, if they are asked for, whatever their size.
+    """
+    return min(batch_size, max(fewest, round(most / each)))

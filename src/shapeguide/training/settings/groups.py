@@ -17,6 +17,7 @@ from shapeguide.training.settings.base import (
     NotNegative,
     Positive,
     Settings,
+    affordable,
 )
 from shapeguide.training.settings.guidance import (
     GUIDE_GROUPS,
@@ -41,7 +42,7 @@ from shapeguide.vocabulary import (
     Precision,
     PresetName,
     RegionChoice,
-    SegmenterName,
+    SegmenterChoice,
 )
 
 
@@ -92,7 +93,8 @@ class ShapeSettings(Settings):
     iterations: Count = 200
     """Iterations of the stage."""
     batch_size: Count = 8
-    """Cases in a batch."""
+    """Cases in a batch; fewer, but not below 4, where they are more than 2 million voxels, those of
+    each structure by itself."""
     learning_rate: Positive = 1e-3
     """Learning rate of Adam, at the start."""
     decay: Decay = "cosine"
@@ -126,7 +128,7 @@ class RestorerSettings(Settings):
     channels: tuple[Count, ...] = (8, 16, 32)
     """Channels of the levels of its U-Net."""
     batch_size: Count = 8
-    """Cases in a batch."""
+    """Cases in a batch; fewer where they are more than 64^3 of its voxels."""
     learning_rate: Positive = 3e-3
     """Learning rate of Adam, at the start."""
     decay: Decay = "cosine"
@@ -169,10 +171,11 @@ MOST_CASES = 3
 class SegmentationSettings(Settings):
     """The segmentation stage: the network that segments, and how it is trained."""
 
-    segmenter: SegmenterName = "unet3d"
-    """The network that segments."""
+    segmenter: SegmenterChoice = "auto"
+    """The network that segments. `auto`: the 3D U-Net, and where more than 64^3 voxels are seen at
+    once that of blocks, which leaves out the convolutions at full resolution."""
     channels: tuple[Count, ...] = (16, 32, 64, 128)
-    """Channels of the segmenter's levels; each level halves the resolution."""
+    """Channels of the segmenter's levels, from full resolution down; each halves it."""
     dice_iterations: CountOrZero = 800
     """Iterations before the shape loss."""
     guided_iterations: CountOrZero = 400
@@ -212,7 +215,7 @@ class SegmentationSettings(Settings):
         """Cases in a batch of windows of this shape."""
         if self.batch_size is not None:
             return self.batch_size
-        return min(MOST_CASES, max(1, round(BATCH_VOXELS / prod(spatial_shape))))
+        return affordable(MOST_CASES, each=prod(spatial_shape), most=BATCH_VOXELS)
 
     @property
     def iterations(self) -> int:

@@ -39,6 +39,7 @@ PRESETS: dict[str, TrainSettings] = {
             alpha=0.1, cap=1.0, cap_form="hard", distance="raw", balance="none"
         ),
         segmentation=SegmentationSettings(
+            segmenter="unet3d",
             channels=(32, 64, 128, 256),
             dice_iterations=800,
             guided_iterations=400,

@@ -14,6 +14,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.models.shape_decoder import ShapeDecoder
 from shapeguide.models.shape_network import ShapeNetwork
 from shapeguide.training.engine.seeds import SHAPE_OBJECTIVE, Stream, first_weights, generator_for
+from shapeguide.training.settings.base import affordable
 from shapeguide.training.settings.groups import ShapeSettings
 from shapeguide.training.shape import objectives
 from shapeguide.training.shape.mask_bank import MaskBank
@@ -27,6 +28,11 @@ from shapeguide.training.shape.pairs import (
 )
 from shapeguide.training.shape.surface_targets import people_apart
 from shapeguide.vocabulary import Objective
+
+BATCH_VOXELS = 2_000_000
+"""About so many voxels of masks make a batch, at most,"""
+FEWEST_CASES = 4
+"""but no fewer cases than these: shapes are told apart in a batch."""
 
 Batches = TorchDataset[ShapeBatch]
 Step = Callable[[ShapeBatch, int], ShapeTerms]
@@ -114,7 +120,13 @@ def batches_of(
     """
     check_batch(settings)
     _check_cases(network, bank, settings)
-    drawing = Drawing(bank, settings.batch_size, settings.maps, seed)
+    batch_size = affordable(
+        settings.batch_size,
+        each=bank.masks[0].numel(),
+        most=BATCH_VOXELS,
+        fewest=FEWEST_CASES,
+    )
+    drawing = Drawing(bank, batch_size, settings.maps, seed)
     return RECIPES[settings.objective].batches(drawing, network)
 
 

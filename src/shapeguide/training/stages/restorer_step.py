@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from shapeguide.models.quality import RestorationQuality
 from shapeguide.models.restoration import restore
 from shapeguide.models.restorer_model import RestorerModel
 from shapeguide.training.engine.seeds import Stream, generator_for
+from shapeguide.training.settings.base import affordable
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.stages.case_order import CaseOrder
 from shapeguide.training.stages.classes import with_background
@@ -27,6 +29,8 @@ from shapeguide.training.stages.distance_bank import DistanceBank
 EDGE_SOFTNESS_MM = 0.7
 """How soft the edge to give back is: a sharp edge as coarse voxels show it."""
 CROSS_ENTROPY_WEIGHT = 2.0
+BATCH_VOXELS = 64**3
+"""About so many voxels make a batch, at most."""
 ABSENT_VOXELS = 1.0
 """Added to both sums of the Dice loss, so that a structure that is not there costs little."""
 SPOILT_COPIES = 4
@@ -72,8 +76,12 @@ class RestorerBatches(TorchDataset[SpoiltMaps]):
         self.bank = bank
         self.settings = settings
         self.coarsening = coarsening
-        cases, batch_size = len(bank.distances_mm), settings.restorer.batch_size
-        self.order = CaseOrder(cases, batch_size, settings.seed)
+        batch_size = affordable(
+            settings.restorer.batch_size,
+            each=prod(bank.spatial_shape) // coarsening**3,
+            most=BATCH_VOXELS,
+        )
+        self.order = CaseOrder(len(bank.distances_mm), batch_size, settings.seed)
 
     def __getitem__(self, iteration: int) -> SpoiltMaps:
         chosen = self.bank.distances_mm[self.order.of(iteration)]

@@ -164,7 +164,7 @@ class SegmentationStage:
         """The segmenter, with the heads of its lower resolutions where they are supervised too."""
         with first_weights(generator_for(self.settings.seed, Stream.SEGMENTATION)):
             segmenter = build_segmenter(
-                self.course.segmenter,
+                self.cohort.segmenter,
                 self.course.channels,
                 classes=self.cohort.classes,
                 image_channels=len(self.cohort.train.channels),
@@ -208,7 +208,7 @@ class SegmentationStage:
             )
         return SegmenterDescription(
             **found,
-            segmenter=self.course.segmenter,
+            segmenter=self.cohort.segmenter,
             channels=self.course.channels,
             regions=self.cohort.regions,
             # The others follow: until they are there, the run is not finished.

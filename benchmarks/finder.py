@@ -1,6 +1,7 @@
 """How well a finder finds structures in heads that lie, end and are sampled otherwise.
 
     python benchmarks/finder.py DATASET OUT --structure caudate_left=37 ... --split split.json
+    python benchmarks/finder.py DATASET OUT --structure ... --split split.json --run RUN
 
 Of the training side of the split some heads are held out, no person on both sides; a finder is
 trained on the others and shown each held-out head many times: turned, shifted, cut to half,
@@ -11,6 +12,9 @@ the found centre and by how many mm that is too short at most (half its edge is 
 structure reaches in the upright training heads, and the finder's own error), how often a structure
 is missed when it is there and reported when it is gone. Structures that a scan shows in part count
 nowhere.
+
+With a finished RUN of the training side its own finder is shown the test side instead, and the box
+is the region that its segmenter works on, after the one move that it may make.
 """
 
 from __future__ import annotations
@@ -33,8 +37,11 @@ from scipy.spatial.transform import Rotation
 import shapeguide as sg
 from shapeguide.commands.arguments import Structures, parse_structures
 from shapeguide.data.case import Case
+from shapeguide.errors import ConfigError
 from shapeguide.geometry.resample import ras_grid, resample_volume
+from shapeguide.inference.shown import seen_in, shown_to
 from shapeguide.models.finder_model import FINDER_FOLDER, Finder
+from shapeguide.models.segmenter import Segmenter
 from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages.finder import train_finder
 
@@ -84,7 +91,7 @@ def main(
     *,
     split: str,
     removed: tuple[str, ...] = (),
-    test: bool = False,
+    run: Path | None = None,
     preset_name: str = "default",
     iterations: int | None = None,
     seed: int = 0,
@@ -98,7 +105,7 @@ def main(
         structure: Structures and their label ids, as of `shapeguide train`.
         split: Split file; the held-out heads are of its training side.
         removed: Structures that are cut out in two of the ways; the others stay.
-        test: Train on all of the training side and look at its test side instead.
+        run: Show the test side to the finder of this finished training instead.
         preset_name: Settings to start from.
         iterations: Of the finder.
         seed: Of the split, the training and the trials.
@@ -106,21 +113,28 @@ def main(
     """
     cases = sg.read_dataset(dataset).with_structures(**parse_structures(structure))
     train, shown = cases.split(split)
-    if not test:
+    out.mkdir(parents=True, exist_ok=True)
+    segmenter = None
+    if run is not None:
+        segmenter = sg.load_segmenter(run)
+        if segmenter.finder is None:
+            raise ConfigError(f"{run} works on whole scans: it has no finder")
+        finder = segmenter.finder
+    else:
         train, shown = train.split_at_random(test_count=options.held_out, seed=seed)
-    settings = preset(preset_name).changed(seed=seed)
-    if iterations is not None:
-        settings = settings.changed(finder=settings.finder.changed(iterations=iterations))
-    start = time.monotonic()
-    finder = train_finder(train, run_dir=out / FINDER_FOLDER, settings=settings)
-    print(f"trained on {len(train)} heads in {time.monotonic() - start:.0f} s")
+        settings = preset(preset_name).changed(seed=seed)
+        if iterations is not None:
+            settings = settings.changed(finder=settings.finder.changed(iterations=iterations))
+        start = time.monotonic()
+        finder = train_finder(train, run_dir=out / FINDER_FOLDER, settings=settings)
+        print(f"trained on {len(train)} heads in {time.monotonic() - start:.0f} s")
     for row in finder.quality:
         print(row)
     reach_mm = reaches_mm([read_head(case) for case in train])
     rows = [
         row
         for case in track(list(shown), "looking")
-        for row in trials_of(finder, read_head(case), reach_mm, removed, seed, options)
+        for row in trials_of(finder, segmenter, read_head(case), reach_mm, removed, seed, options)
     ]
     table = pd.DataFrame(rows)
     table.to_csv(out / "trials.csv", index=False)
@@ -152,6 +166,7 @@ def reaches_mm(heads: list[Head]) -> dict[str, float]:
 
 def trials_of(
     finder: Finder,
+    segmenter: Segmenter | None,
     head: Head,
     reach_mm: dict[str, float],
     removed: tuple[str, ...],
@@ -167,6 +182,7 @@ def trials_of(
             start = time.monotonic()
             found = finder.find(volume)
             seconds = time.monotonic() - start
+            places = {} if segmenter is None else laid(segmenter, volume, head.points_mm)
             for name, points in head.points_mm.items():
                 share = 0.0 if name in gone else share_inside(points, volume.grid)
                 row = {"case": head.case, "way": way, "trial": trial, "structure": name}
@@ -182,10 +198,37 @@ def trials_of(
                     row |= {f"error_{a}": e for a, e in zip("RAS", error, strict=True)}
                     row["held"] = bool((np.abs(away) <= half_mm).all())
                     row["short_mm"] = max(0.0, float(np.abs(away).max()) - half_mm)
+                    if segmenter is not None:
+                        row |= places[name]
                     row["volume_ratio"] = found[name].volume_mm3 / (
                         len(points) * head.volume.grid.voxel_volume_mm3
                     )
                 yield row
+
+
+def laid(
+    segmenter: Segmenter, volume: sg.Volume, points_mm: dict[str, NDArray[np.float64]]
+) -> dict[str, dict[str, object]]:
+    """Whether the region of each structure that was found holds all of it, and by how many mm not.
+
+    A region that does not is looked at by the segmenter, which may move it once.
+    """
+    places: dict[str, dict[str, object]] = {}
+    for shown in shown_to(segmenter, [volume]):
+        grid, wanted = shown.grid, [points_mm[name] for name in shown.structures]
+        first = [share_inside(points, grid) for points in wanted]
+        if min(first) < 1:
+            grid = seen_in(segmenter, shown, [volume]).grid
+        for name, share, points in zip(shown.structures, first, wanted, strict=True):
+            indices = grid.to_index(points)
+            beyond = np.maximum(-0.5 - indices, indices - np.array(grid.spatial_shape) + 0.5)
+            short_mm = (np.maximum(beyond, 0) * grid.spacing_mm).max()
+            places[name] = {
+                "held": share_inside(points, grid) == 1,
+                "short_mm": float(short_mm),
+                "held_before_move": share == 1,
+            }
+    return places
 
 
 def scan(

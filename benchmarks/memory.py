@@ -154,7 +154,10 @@ def _step(spatial_shape: Shape, again: bool) -> float:
     settings = settings.changed(machine=machine)
     chosen, fabric = settings.segmentation, start_fabric(settings.machine)
     unwrapped = build_segmenter(
-        chosen.segmenter, chosen.channels, classes=2, activation_checkpoints=again
+        chosen.suited(spatial_shape).segmenter,
+        chosen.channels,
+        classes=2,
+        activation_checkpoints=again,
     )
     network, optimizer = fabric.setup(unwrapped, torch.optim.Adam(unwrapped.parameters()))
     shape_network = ShapeNetwork(["structure"], channels=settings.shape.channels, pose="grid")

@@ -51,7 +51,7 @@ def main(
     chosen = settings.segmentation.changed(batch_size=batch_size, dice_iterations=0)
     settings = settings.changed(segmentation=chosen)
     fabric = start_fabric(settings.machine)
-    network, optimizer = _network(settings, fabric)
+    network, optimizer = _network(settings, fabric, spatial_shape)
     loss = ShapeLoss(ShapeNetwork(["horn"]), spacing_mm=(1.0, 1.0, 1.0)).to(fabric.device)
     plain = SegmentationStep(network, (1.0, 1.0, 1.0), settings)
     guided = SegmentationStep(network, (1.0, 1.0, 1.0), settings, loss)
@@ -74,9 +74,12 @@ def main(
     _show(seconds, fabric, spatial_shape, batch_size)
 
 
-def _network(settings: TrainSettings, fabric: Fabric) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _network(
+    settings: TrainSettings, fabric: Fabric, spatial_shape: tuple[int, int, int]
+) -> tuple[nn.Module, torch.optim.Optimizer]:
     chosen = settings.segmentation
-    network: nn.Module = build_segmenter(chosen.segmenter, chosen.channels, classes=2)
+    segmenter = chosen.suited(spatial_shape).segmenter
+    network: nn.Module = build_segmenter(segmenter, chosen.channels, classes=2)
     if chosen.deep_supervision:
         network = deeply_supervised(network)
     network_and_optimizer = fabric.setup(network, torch.optim.Adam(network.parameters()))

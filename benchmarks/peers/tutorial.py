@@ -209,7 +209,8 @@ def _batches(dataset: CacheDataset, *, pinned: bool) -> Iterator[dict[str, torch
 
 def _build(network: Network, classes: int) -> nn.Module:
     if network == "ours":
-        return build_segmenter("unet3d", preset("default").segmentation.channels, classes=classes)
+        ours = preset("default").segmentation
+        return build_segmenter(ours.suited(PATCH).segmenter, ours.channels, classes=classes)
     built: nn.Module = UNet(
         spatial_dims=3,
         in_channels=1,

@@ -15,7 +15,6 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
-from shapeguide.models import segmenter as segmenter_module
 from shapeguide.models.block_unet import as_blocks, as_voxels
 from shapeguide.models.fcn import Fcn
 from shapeguide.models.model_files import (
@@ -30,11 +29,11 @@ from shapeguide.models.segmenter import (
     SegmenterNetwork,
     build_segmenter,
     divisor_of,
-    suited,
 )
 from shapeguide.models.unet import UNet
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
+from shapeguide.training.settings import groups
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset
 from shapeguide.vocabulary import SEGMENTER_NAMES, SegmenterName
@@ -111,11 +110,9 @@ def test_unknown_names_and_no_levels_are_refused() -> None:
         build_segmenter(BLOCKS, (8,), classes=2)
 
 
-def test_the_segmenter_is_chosen_by_what_is_seen_at_once() -> None:
-    assert suited("auto", CHANNELS, 64**3) == "unet3d"
-    assert suited("auto", CHANNELS, 64**3 + 1) == BLOCKS
-    assert suited("auto", (8,), 128**3) == "unet3d"
-    assert suited("vnet", CHANNELS, 128**3) == "vnet"
+def test_an_untrained_network_of_blocks_expects_background_everywhere() -> None:
+    logits = build_segmenter(BLOCKS, CHANNELS, classes=3)(torch.randn((1, 1, 8, 8, 12)))
+    assert bool((logits.argmax(dim=1) == 0).all())
 
 
 def test_blocks_stand_in_place_of_the_first_level() -> None:
@@ -323,7 +320,7 @@ def test_every_segmenter_trains_and_predicts(cohort: Dataset, tmp_path: Path, na
 def test_a_training_takes_the_segmenter_that_suits_what_it_sees_at_once(
     cohort: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voxels: int, name: str
 ) -> None:
-    monkeypatch.setattr(segmenter_module, "FULL_RESOLUTION_VOXELS", voxels)
+    monkeypatch.setattr(groups, "SMALL_WINDOW_VOXELS", voxels)
     run = tmp_path / "run"
     found = sg.train(cohort, out=run, settings=two_iterations("auto"), progress=False)
     assert json.loads((run / MODEL_FILE).read_text())["segmenter"] == name

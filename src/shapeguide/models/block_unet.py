@@ -15,6 +15,11 @@ BLOCK = 2
 and each voxel has logits of its own, at an eighth of the time that the voxels would take one by
 one (sub-pixel convolution, Shi et al., CVPR 2016)."""
 
+BACKGROUND_LOGIT = 5.0
+"""What an untrained network of this kind says of the background, and of structures 0: they fill
+next to nothing of what is so large. Otherwise the first hundred iterations and more teach nothing
+but that (Lin et al., ICCV 2017)."""
+
 
 class BlockUNet(UNet):
     """Images (B, C, I, J, K) to logits (B, classes, I, J, K), by way of blocks.
@@ -51,6 +56,9 @@ class BlockUNet(UNet):
             activation_checkpoints=activation_checkpoints,
         )
         self.divisor *= BLOCK
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
+            nn.init.constant_(self.head.bias[: BLOCK**3], BACKGROUND_LOGIT)
 
     def entered(self, images: Tensor) -> Tensor:
         """The voxels of each block as channels."""

@@ -1,18 +1,11 @@
-"""The network of the finder: a U-Net of blocks that expects next to nothing of a voxel."""
+"""The network of the finder: a U-Net of blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import nn
-
 from shapeguide.models.block_unet import BLOCK, BlockUNet
-
-BACKGROUND_LOGIT = 5.0
-"""What an untrained finder says of the background; of structures, which fill less than a hundredth
-of a head, 0. Otherwise the first hundred iterations teach nothing but that (Lin et al., ICCV 2017).
-"""
 
 
 class FinderNetwork(BlockUNet):
@@ -30,9 +23,6 @@ class FinderNetwork(BlockUNet):
 
     def __init__(self, classes: int, *, channels: Sequence[int]) -> None:
         super().__init__(1, classes, (BLOCK**3, *channels))
-        if self.head.bias is not None:
-            nn.init.zeros_(self.head.bias)
-            nn.init.constant_(self.head.bias[: BLOCK**3], BACKGROUND_LOGIT)
 
 
 def finder_divisor(channels: Sequence[int]) -> int:

@@ -33,15 +33,13 @@ from shapeguide.models.model_files import (
 from shapeguide.models.unet import UNet
 from shapeguide.models.unet2d import UNet2d
 from shapeguide.models.vnet import VNet
-from shapeguide.vocabulary import MOST_MEMBERS, SegmenterChoice, SegmenterName, WeightsName
+from shapeguide.vocabulary import MOST_MEMBERS, SegmenterName, WeightsName
 
 ImageChannels = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=LONGEST_CHANNEL)], ...],
     Field(min_length=1, max_length=MOST_CHANNELS),
 ]
 BLOCKS: Final = "unet3d_blocks"
-FULL_RESOLUTION_VOXELS = 64**3
-"""Up to so many voxels at once, convolutions at full resolution are worth their time."""
 SegmenterNetwork: TypeAlias = UNet | UNet2d | Fcn | VNet
 
 SEGMENTERS: dict[str, Callable[..., SegmenterNetwork]] = {
@@ -235,17 +233,9 @@ def divisor_of(name: str, channels: tuple[int, ...]) -> int:
     Raises:
         ConfigError: If the name is unknown, or there is not at least one level, or for blocks two.
     """
-    if name != "auto":
-        _check_name(name)
+    _check_name(name)
     check_channels(channels[1:] if name == BLOCKS else channels, "segmenter")
     return int(2 ** (len(channels) - 1))
-
-
-def suited(choice: SegmenterChoice, channels: tuple[int, ...], seen_voxels: int) -> SegmenterName:
-    """The segmenter that is chosen for so many voxels at once, or the one that is asked for."""
-    if choice != "auto":
-        return choice
-    return BLOCKS if seen_voxels > FULL_RESOLUTION_VOXELS and len(channels) > 1 else "unet3d"
 
 
 def held_channels(name: SegmenterName, channels: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from shapeguide.errors import CheckpointError, ConfigError
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.finder_model import Finder
 from shapeguide.models.memory import check_window
-from shapeguide.models.segmenter import divisor_of, suited
+from shapeguide.models.segmenter import divisor_of
 from shapeguide.storage.digest import file_digest
 from shapeguide.storage.identity import differences_in_words
 from shapeguide.storage.names import few
@@ -36,7 +35,6 @@ from shapeguide.training.placing import (
     plan_regions,
 )
 from shapeguide.training.settings.groups import TrainSettings
-from shapeguide.vocabulary import SegmenterName
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +61,6 @@ class Cohort:
     """Label maps without images, each with its structures in the middle."""
     decided_by: Mapping[str, Any]
     """The settings that it depends on."""
-    segmenter: SegmenterName
-    """The network that segments what is seen at once."""
     plan: RegionPlan | None = None
     """What regions are chosen from; None where scans are worked on whole."""
     regions: Regions | None = None
@@ -215,7 +211,7 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
     _check_labelled(data)
     segmentation = settings.segmentation
     train, validation = hold_out(data, settings)
-    divisor = divisor_of(segmentation.segmenter, segmentation.channels)
+    divisor = divisor_of(segmentation.suited().segmenter, segmentation.channels)
     space = choose_working_space(
         train,
         spacing_mm=settings.data.spacing_mm,
@@ -248,7 +244,6 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
         ),
         pool_cases=_prepared_pool(_pool_apart(train.pool, data), space, limit, regions),
         decided_by=decisive,
-        segmenter=suited(segmentation.segmenter, segmentation.channels, prod(space.spatial_shape)),
         plan=plan,
         regions=regions,
     )

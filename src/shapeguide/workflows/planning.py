@@ -134,7 +134,8 @@ def tell_if_long(cohort: Cohort, settings: TrainSettings) -> None:
     check_memory(cohort, settings)
     course = settings.segmentation
     shape = cohort.space.spatial_shape
-    voxels = prod(shape) * course.batch_of(shape) * course.iterations
+    suited = course.suited(shape)
+    voxels = prod(shape) * suited.batch_size * course.iterations
     if voxels * course.channels[0] < UNTIMED_WORK:
         return
     timing = time_stage(SegmentationStage(cohort, guided_by(None, settings)))
@@ -160,12 +161,12 @@ def check_memory(cohort: Cohort, settings: TrainSettings) -> None:
     """
     course, machine = settings.segmentation, settings.machine
     there = memory_bytes(choose_device(machine.device))
-    batch_size = course.batch_of(cohort.space.spatial_shape)
-    held = held_channels(cohort.segmenter, course.channels)
-    needed = step_bytes(held, cohort.space.spatial_shape, batch_size)
+    suited = course.suited(cohort.space.spatial_shape)
+    held = held_channels(suited.segmenter, course.channels)
+    needed = step_bytes(held, cohort.space.spatial_shape, suited.batch_size)
     if there is not None and needed > there and not machine.activation_checkpoints:
         raise ConfigError(
-            f"{cohort.train.name}: one training step on {batch_size} times "
+            f"{cohort.train.name}: one training step on {suited.batch_size} times "
             f"{cohort.space.spatial_shape} voxels with channels {course.channels} takes at least "
             f"{needed / GIB:.0f} GiB of memory, and there are {there / GIB:.1f}; choose "
             f"{WAYS_OUT}, or less memory for more time (machine.activation_checkpoints)"
@@ -224,7 +225,7 @@ def _with_segmentation(
     timing: StageTiming = time_stage(SegmentationStage(cohort, settings, guide), iterations=starts)
     plain = course.dice_iterations if guides else course.iterations
     items, members = len(cohort.validation_cases), settings.members
-    batch_size = course.batch_of(cohort.space.spatial_shape)
+    batch_size = course.suited(cohort.space.spatial_shape).batch_size
     return replace(
         made,
         plain=PlannedSteps("segmenter", plain, timing.step_seconds[0], timing.peak_bytes, members),

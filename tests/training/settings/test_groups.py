@@ -51,14 +51,35 @@ def test_settings_cannot_be_changed_in_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "cases"), [((48, 64, 48), 3), ((32, 32, 32), 3), ((64, 64, 64), 2), ((96, 96, 80), 1)]
+    ("shape", "cases", "segmenter", "elastic_mm"),
+    [
+        ((48, 64, 48), 3, "unet3d", 1.5),
+        ((64, 64, 64), 2, "unet3d", 1.5),
+        ((64, 64, 72), 2, "unet3d_blocks", 0.0),
+        ((96, 96, 80), 1, "unet3d_blocks", 0.0),
+    ],
 )
-def test_a_batch_has_fewer_cases_where_windows_are_large(
-    shape: tuple[int, int, int], cases: int
+def test_what_is_not_given_suits_the_size_of_windows(
+    shape: tuple[int, int, int],
+    cases: int,
+    segmenter: str,
+    elastic_mm: float,
 ) -> None:
-    segmentation = TrainSettings().segmentation
-    assert segmentation.batch_of(shape) == cases
-    assert segmentation.changed(batch_size=2).batch_of(shape) == 2
+    suited = TrainSettings().segmentation.suited(shape)
+    assert (suited.batch_size, suited.segmenter) == (cases, segmenter)
+    assert suited.elastic_mm == elastic_mm
+
+
+def test_what_is_given_stays_whatever_the_size() -> None:
+    asked = TrainSettings().segmentation.changed(
+        segmenter="vnet", channels=(4, 8), batch_size=2, warped_share=0.0, elastic_mm=0.0
+    )
+    for edge in (8, 128):
+        suited = asked.suited((edge, edge, edge))
+        assert (suited.segmenter, suited.batch_size) == ("vnet", 2)
+        assert (suited.warped_share, suited.elastic_mm) == (0.0, 0.0)
+    narrow = asked.changed(segmenter="auto", channels=(8,)).suited((128, 128, 128))
+    assert narrow.segmenter == "unet3d"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+T = TypeVar("T")
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
@@ -58,3 +59,8 @@ def affordable(batch_size: int, *, each: int, most: int, fewest: int = 1) -> int
         fewest: Cases that are taken, if they are asked for, whatever their size.
     """
     return min(batch_size, max(fewest, round(most / each)))
+
+
+def given(value: T | None, usual: T) -> T:
+    """A value, or the usual one where none is given."""
+    return usual if value is None else value

@@ -5,6 +5,7 @@ Nothing here imports torch, so that the command line can show its help at once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ from shapeguide.training.settings.base import (
     Positive,
     Settings,
     affordable,
+    given,
 )
 from shapeguide.training.settings.guidance import (
     GUIDE_GROUPS,
@@ -43,6 +45,7 @@ from shapeguide.vocabulary import (
     PresetName,
     RegionChoice,
     SegmenterChoice,
+    SegmenterName,
 )
 
 
@@ -163,9 +166,21 @@ class FinderSettings(Settings):
     coarser."""
 
 
+SMALL_WINDOW_VOXELS = 64**3
+"""What has no more voxels is about as large as a crop around one structure."""
 BATCH_VOXELS = 500_000
 """About so many voxels make a batch where its size is not given."""
 MOST_CASES = 3
+
+
+@dataclass(frozen=True)
+class SuitedSegmentation:
+    """Settings of the segmentation that suit the size of what is seen at once."""
+
+    segmenter: SegmenterName
+    batch_size: int
+    warped_share: float
+    elastic_mm: float
 
 
 class SegmentationSettings(Settings):
@@ -192,12 +207,12 @@ class SegmentationSettings(Settings):
     deep_supervision: bool = True
     """Losses at lower resolutions too, each of half the weight of the one above, where the network
     has any on its way up; --no-deep-supervision as published."""
-    warped_share: Annotated[float, Field(ge=0, le=1)] = 0.8
+    warped_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of training images that are warped; the others show scans as they come. 1 as
-    published."""
-    elastic_mm: NotNegative = 1.5
+    published; when not given 0.8, and 0.5 where more than 64^3 voxels are seen at once."""
+    elastic_mm: NotNegative | None = None
     """Standard deviation of elastic displacements, 16 mm apart, of warped images; 0 for none,
-    as published."""
+    as published; when not given 1.5, and none where more than 64^3 voxels are seen at once."""
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
     published."""
@@ -211,11 +226,20 @@ class SegmentationSettings(Settings):
     validate_every: Count = 200
     """Iterations between two validations."""
 
-    def batch_of(self, spatial_shape: tuple[int, int, int]) -> int:
-        """Cases in a batch of windows of this shape."""
-        if self.batch_size is not None:
-            return self.batch_size
-        return affordable(MOST_CASES, each=prod(spatial_shape), most=BATCH_VOXELS)
+    def suited(self, spatial_shape: tuple[int, int, int] = (1, 1, 1)) -> SuitedSegmentation:
+        """What is not given, chosen for windows of this shape, small ones at first."""
+        voxels = prod(spatial_shape)
+        large = voxels > SMALL_WINDOW_VOXELS
+        segmenter = self.segmenter
+        if segmenter == "auto":
+            segmenter = "unet3d_blocks" if large and len(self.channels) > 1 else "unet3d"
+        batch_size = affordable(MOST_CASES, each=voxels, most=BATCH_VOXELS)
+        return SuitedSegmentation(
+            segmenter=segmenter,
+            batch_size=given(self.batch_size, batch_size),
+            warped_share=given(self.warped_share, 0.5 if large else 0.8),
+            elastic_mm=given(self.elastic_mm, 0.0 if large else 1.5),
+        )
 
     @property
     def iterations(self) -> int:

@@ -37,7 +37,11 @@ from shapeguide.training.engine.processes import on_first
 from shapeguide.training.engine.run_folder import BRANCH_FILE, branch, check_run_folder
 from shapeguide.training.engine.seeds import Stream, first_weights, generator_for
 from shapeguide.training.guides import Guide, guide_loss, guided_by
-from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
+from shapeguide.training.settings.groups import (
+    SegmentationSettings,
+    SuitedSegmentation,
+    TrainSettings,
+)
 from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.finder import train_finder
 from shapeguide.training.stages.segmentation_batches import SegmentationBatches
@@ -141,6 +145,11 @@ class SegmentationStage:
         return self.settings.segmentation
 
     @property
+    def suited(self) -> SuitedSegmentation:
+        """What suits the size of what is seen at once."""
+        return self.course.suited(self.cohort.space.spatial_shape)
+
+    @property
     def average_decay(self) -> float:
         """Share that the average of the weights keeps of itself."""
         return self.course.average_decay
@@ -164,7 +173,7 @@ class SegmentationStage:
         """The segmenter, with the heads of its lower resolutions where they are supervised too."""
         with first_weights(generator_for(self.settings.seed, Stream.SEGMENTATION)):
             segmenter = build_segmenter(
-                self.cohort.segmenter,
+                self.suited.segmenter,
                 self.course.channels,
                 classes=self.cohort.classes,
                 image_channels=len(self.cohort.train.channels),
@@ -208,7 +217,7 @@ class SegmentationStage:
             )
         return SegmenterDescription(
             **found,
-            segmenter=self.cohort.segmenter,
+            segmenter=self.suited.segmenter,
             channels=self.course.channels,
             regions=self.cohort.regions,
             # The others follow: until they are there, the run is not finished.

@@ -47,8 +47,8 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
     def __init__(self, cases: PreparedCases, settings: TrainSettings) -> None:
         self.cases = cases
         self.settings = settings
-        batch_size = settings.segmentation.batch_of(cases.space.spatial_shape)
-        self.order = CaseOrder(len(cases), batch_size, settings.seed)
+        self.suited = settings.segmentation.suited(cases.space.spatial_shape)
+        self.order = CaseOrder(len(cases), self.suited.batch_size, settings.seed)
         i, j, k = (room - off for room, off in zip(cases.room, cases.off, strict=True))
         self.context = (i, j, k)
         """Voxels of the images beyond the working space, at both ends of each axis."""
@@ -70,17 +70,17 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
         warps = draw_warps(
             self.settings.warp,
             count=len(images),
-            share=course.warped_share,
+            share=self.suited.warped_share,
             generator=generator,
         )
         # A scanner takes each channel by itself.
         count = len(images) * images.shape[1]
         shape = torch.Size((count, 1, *self.cases.space.spatial_shape))
-        if course.elastic_mm:
+        if self.suited.elastic_mm:
             lengths = zip(shape[2:], self.cases.space.spacing_mm, strict=True)
             warps = with_displacements(
                 warps,
-                deviation_mm=course.elastic_mm,
+                deviation_mm=self.suited.elastic_mm,
                 extent_mm=[length * step for length, step in lengths],
                 generator=generator,
             )

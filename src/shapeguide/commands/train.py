@@ -97,7 +97,8 @@ class _Train:
         from shapeguide.workflows.train import read_outcome
 
         outcome = read_outcome(self.out)
-        tell(f"{', '.join(structure.name for structure in train.structures)}: model in {self.out}")
+        names = ", ".join(structure.name for structure in train.all_structures)
+        tell(f"{names}: model in {self.out}")
         found = "none held out for validation"
         if outcome.validation_dice is not None:
             more = len(train) - outcome.training_cases

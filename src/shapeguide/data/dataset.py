@@ -38,6 +38,7 @@ from shapeguide.data.splits import (
     read_split,
 )
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.geometry.nesting import apart
 from shapeguide.geometry.volume import Structure, check_structures
 from shapeguide.storage.names import few
 from shapeguide.vocabulary import STATED
@@ -57,8 +58,11 @@ class Dataset:
     labels: Mapping[int, str]
     """Label id to name, without the background; empty when the description names none."""
     structures: tuple[Structure, ...]
+    """What label maps are taken apart into; they share no label id."""
     path: Path
     """The description file, or the folder that was described."""
+    wholes: tuple[Structure, ...] = ()
+    """Structures that are made of several of those, where some hold others."""
     unlabelled: tuple[Case, ...] = ()
     """Images without label maps, which no split touches."""
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -75,6 +79,11 @@ class Dataset:
     """Label maps without images, of which shapes are learned and which no split touches. Where no
     case has an image, they are the cases themselves."""
 
+    @property
+    def all_structures(self) -> tuple[Structure, ...]:
+        """All structures that were chosen, those that are made of others first."""
+        return (*self.wholes, *self.structures)
+
     def __len__(self) -> int:
         return len(self.cases)
 
@@ -87,8 +96,10 @@ class Dataset:
     def with_structures(self, /, **named: int | str | Iterable[int | str]) -> Dataset:
         """The same cases with these structures, given by label ids or by names of labels.
 
+        A structure may hold others, such as a hippocampus and its anterior part: see `wholes`.
+
         Raises:
-            ConfigError: If a label is unknown, or two structures share a label id.
+            ConfigError: If a label is unknown, or two structures share some of their label ids.
         """
         structures = []
         for name, given in named.items():
@@ -289,10 +300,11 @@ class Dataset:
         return known.select(split.train), known.select(split.test)
 
     def _of(self, structures: tuple[Structure, ...], undecided: str = "") -> Dataset:
-        check_structures(structures)
+        structures, wholes = apart(structures)
         return replace(
             self,
             structures=structures,
+            wholes=wholes,
             undecided=undecided,
             cases=tuple(replace(case, structures=structures) for case in self.cases),
             unlabelled=tuple(replace(case, structures=structures) for case in self.unlabelled),
@@ -397,7 +409,7 @@ def _dataset_of(description: Described, path: Path, *, images_alone: bool) -> Da
     stated = tuple(Structure(one.name, one.ids) for one in stated_structures(content))
     try:
         structures = stated or structures_named(labels)
-        check_structures(structures)
+        apart(structures)
     except ConfigError as error:
         return replace(dataset, undecided=str(error))
     undecided = ""

@@ -88,12 +88,12 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """Label ids on a grid, with the structures that they stand for.
+    """Label ids on a grid, with the structures that they stand for; some may hold others.
 
     Raises:
         GeometryError: If the array does not have the shape of the grid.
         DataError: If the array does not hold integers.
-        ConfigError: If two structures share a name or a label id.
+        ConfigError: If two structures share a name or some of their label ids.
     """
 
     data: NDArray[np.integer]
@@ -106,7 +106,7 @@ class LabelMap:
         _check_shape(self.data, self.grid)
         if not np.issubdtype(self.data.dtype, np.integer):
             raise DataError(f"a label map holds integers, found {self.data.dtype}")
-        check_structures(self.structures)
+        check_structures(self.structures, nested=True)
 
     def mask(self, structure: str | Structure) -> NDArray[np.bool_]:
         """Where a structure is, shape (I, J, K).
@@ -134,7 +134,12 @@ class LabelMap:
         return dict(zip(ids.tolist(), voxels.tolist(), strict=True))
 
     def class_indices(self) -> NDArray[np.uint8]:
-        """Class index of each voxel, (I, J, K): 0 background, n for the n-th structure."""
+        """Class index of each voxel, (I, J, K): 0 background, n for the n-th structure.
+
+        Raises:
+            ConfigError: If a structure holds another: a voxel has one class.
+        """
+        check_structures(self.structures)
         largest = int(self.data.max(initial=0))
         if self.data.min(initial=0) >= 0 and largest <= LARGEST_TABLED_ID:
             table = np.zeros(largest + 1, dtype=np.uint8)
@@ -168,8 +173,12 @@ def find_structure(structures: tuple[Structure, ...], name: str) -> Structure:
     raise ConfigError(f"unknown structure {name!r}; known structures: {known}")
 
 
-def check_structures(structures: tuple[Structure, ...]) -> None:
+def check_structures(structures: tuple[Structure, ...], *, nested: bool = False) -> None:
     """Refuse structures that share a name or a label id.
+
+    Args:
+        structures: What is to be told apart.
+        nested: Whether a structure may hold another.
 
     Raises:
         ConfigError: If they do, or if there are more than 255.
@@ -185,6 +194,13 @@ def check_structures(structures: tuple[Structure, ...]) -> None:
                 f"{named[structure.name].label_ids} and {structure.label_ids}; rename one of them"
             )
         named[structure.name] = structure
+        if nested:
+            own = set(structure.label_ids)
+            for other in named.values():
+                ids = set(other.label_ids)
+                if other is not structure and ids & own and not (ids < own or own < ids):
+                    raise ConfigError(_overlap_of(other, structure))
+            continue
         for label_id in structure.label_ids:
             if label_id in owners:
                 raise ConfigError(_overlap_of(owners[label_id], structure))
@@ -196,8 +212,8 @@ def _overlap_of(first: Structure, second: Structure) -> str:
     ids = ", ".join(map(str, shared[:10]))
     return (
         f"structures {first.name} {first.label_ids} and {second.name} {second.label_ids} share "
-        f"label {'ids' if len(shared) > 1 else 'id'} {ids}, and structures may not overlap: give "
-        "each id to one of them, or train them in two runs"
+        f"label {'ids' if len(shared) > 1 else 'id'} {ids}, and structures may not overlap unless "
+        "one holds all of the other: give each id to one of them, or train them in two runs"
     )
 
 

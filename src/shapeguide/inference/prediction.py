@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shapeguide.data.channels import chosen_channels, on_grid_of_first
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.geometry.nesting import made_of
 from shapeguide.geometry.resample import (
     covering_box,
     resample_channels,
@@ -37,6 +38,8 @@ class Prediction:
     structures: tuple[Structure, ...]
     parts: tuple[Seen, ...]
     """One that shows all of the volume, or its regions."""
+    wholes: tuple[Structure, ...] = ()
+    """Structures that are made of several of those."""
 
     @property
     def seen(self) -> NDArray[np.float32]:
@@ -75,14 +78,22 @@ class Prediction:
     def changed_mm3(self) -> dict[str, float]:
         """Volume of the voxels that a restorer added to each structure or took from it, by name."""
         if not self.restored:
-            return {structure.name: 0.0 for structure in self.structures}
+            return {item.name: 0.0 for item in (*self.wholes, *self.structures)}
         before = label_map_from(self._on_grid(restored=False), self.structures, self.volume)
         after = self.label_map()
         return {
             item.name: int(np.count_nonzero(before.mask(item) != after.mask(item)))
             * self.volume.grid.voxel_volume_mm3
-            for item in self.structures
+            for item in after.structures
         }
+
+    def probability_of_each(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Name and probability (I, J, K) of each structure, also of those made of others."""
+        for index, structure in enumerate(self.structures, start=1):
+            yield structure.name, self.probabilities[index]
+        for whole in self.wholes:
+            indices = [1 + place for place in made_of(whole, self.structures)]
+            yield whole.name, self.probabilities[indices].sum(axis=0)
 
     def label_map(self, *, largest_component: bool = False) -> LabelMap:
         """The most probable class of each voxel, on the grid of the volume and placed as it is.
@@ -93,6 +104,7 @@ class Prediction:
             largest_component: Keep only the largest connected component of each structure.
         """
         labels = label_map_from(self.probabilities, self.structures, self.volume)
+        labels = replace(labels, structures=(*self.wholes, *self.structures))
         return keep_largest_component(labels) if largest_component else labels
 
     def restored_by(self, restorer: Restorer) -> Prediction:
@@ -211,6 +223,7 @@ def predict_shown(
         volume,
         segmenter.structures,
         tuple(seen_in(segmenter, part, channels) for part in shown),
+        segmenter.wholes,
     )
 
 

@@ -131,7 +131,7 @@ def predict_files(
     cases = _without_collisions(cases, folder)
     origin = origin_of(run, largest_component=options.largest_component)
     with locked(folder):
-        outputs = PredictionFolder(folder, run.segmenter.structures, origin)
+        outputs = PredictionFolder(folder, run.segmenter.all_structures, origin)
         work = _Work(run, outputs, options, report)
         outputs.claim([case.id for case in cases], overwrite=options.overwrite)
         try:
@@ -209,7 +209,7 @@ class _Work:
             )
         if self.options.overwrite:
             return False
-        labels = read_label_map(target, structures=self.run.segmenter.structures)
+        labels = read_label_map(target, structures=self.run.segmenter.all_structures)
         if not labels.grid.matches(case.read_grid()):
             raise GeometryError(
                 f"{target} lies on another grid than its scan {case.image}, which has changed; add "
@@ -261,9 +261,9 @@ def _segment(
     labels = prediction.label_map(largest_component=options.largest_component)
     write_label_map(labels, stage / label_map_name(case.id))
     if options.probabilities:
-        for index, structure in enumerate(prediction.structures, start=1):
-            found = Volume(prediction.probabilities[index], volume.grid, volume.placement)
-            write_volume(found, stage / probability_name(case.id, structure.name))
+        for name, probability in prediction.probability_of_each():
+            found = Volume(probability, volume.grid, volume.placement)
+            write_volume(found, stage / probability_name(case.id, name))
     return _Segmented(structure_volumes_mm3(labels), prediction.changed_mm3)
 
 

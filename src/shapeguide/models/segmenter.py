@@ -16,7 +16,7 @@ from shapeguide.data.file_choice import USUAL_CHANNEL
 from shapeguide.data.regions import Regions
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import CheckpointError, ConfigError
-from shapeguide.geometry.volume import Structure
+from shapeguide.geometry.volume import Structure, check_structures
 from shapeguide.machine import choose_device
 from shapeguide.models.block_unet import BlockUNet
 from shapeguide.models.fcn import Fcn
@@ -64,11 +64,14 @@ class SegmenterDescription(ModelDescription):
     """Segmenters that answer together: this one, and those in the folders of the others."""
     image_channels: ImageChannels = (USUAL_CHANNEL,)
     """Names of the channels of its images, in their order; files of older versions have one."""
+    wholes: tuple[Structure, ...] = ()
+    """Structures that are made of several of `structures`."""
 
     @model_validator(mode="after")
     def _check_shape(self) -> SegmenterDescription:
         divisor = divisor_of(self.segmenter, self.channels)
         check_lengths(self.space.spatial_shape, divisor, self.segmenter)
+        check_structures((*self.structures, *self.wholes), nested=True)
         if self.regions is not None:
             held = sorted(name for region in self.regions.each for name in region.structures)
             wanted = sorted(structure.name for structure in self.structures)
@@ -93,6 +96,13 @@ class Segmenter:
     """What finds the regions, in the first channel; there if and only if there are some."""
     image_channels: tuple[str, ...] = (USUAL_CHANNEL,)
     """Names of the channels of its images, in their order."""
+    wholes: tuple[Structure, ...] = ()
+    """Structures that are made of several of `structures`."""
+
+    @property
+    def all_structures(self) -> tuple[Structure, ...]:
+        """All structures that its label maps show, those that are made of others first."""
+        return (*self.wholes, *self.structures)
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +135,7 @@ def load_segmenter(
         regions=description.regions,
         finder=_finder_of(description, folder, device),
         image_channels=description.image_channels,
+        wholes=description.wholes,
     )
 
 
@@ -175,7 +186,15 @@ def _members(first: SegmenterDescription, folder: Path, weights: WeightsName) ->
                 f"{number} is not finished; run the same training again to resume it"
             )
         found = read_description(SegmenterDescription, own)
-        same = ("structures", "space", "regions", "segmenter", "channels", "image_channels")
+        same = (
+            "structures",
+            "wholes",
+            "space",
+            "regions",
+            "segmenter",
+            "channels",
+            "image_channels",
+        )
         if any(getattr(found, name) != getattr(first, name) for name in same):
             raise CheckpointError(
                 f"{own} is not of the same training as {folder}: its structures, space, regions "

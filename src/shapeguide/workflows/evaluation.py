@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset, read_dataset
 from shapeguide.data.layouts import is_description
 from shapeguide.data.nifti import read_label_map
@@ -193,14 +194,15 @@ def _references(
     if structures:
         named = {structure.name: structure.label_ids for structure in structures}
         references = references.with_structures(**named)
-    cases = [
-        _Reference(case.id, case.read_label_map)
-        for case in references
-        if case.label_map is not None
-    ]
+    structures = references.all_structures
+
+    def reader(case: Case) -> Callable[[], LabelMap]:
+        return lambda: replace(case.read_label_map(), structures=structures)
+
+    cases = [_Reference(case.id, reader(case)) for case in references if case.label_map is not None]
     if not cases:
         raise DataError(f"{references.name}: no case has a label map, so there is no reference")
-    return references.structures, cases
+    return structures, cases
 
 
 def _folder_references(
@@ -211,7 +213,7 @@ def _folder_references(
             f"{folder} holds label maps but does not say what their label ids stand for; "
             "name the structures, for instance --structure hippocampus=1,2"
         )
-    check_structures(structures)
+    check_structures(structures, nested=True)
 
     def reader(path: Path) -> Callable[[], LabelMap]:
         return lambda: read_label_map(path, structures=structures)

@@ -68,6 +68,7 @@ def test_what_is_not_given_suits_the_size_of_windows(
     suited = TrainSettings().segmentation.suited(shape)
     assert (suited.batch_size, suited.segmenter) == (cases, segmenter)
     assert suited.elastic_mm == elastic_mm
+    assert bool(suited.scanner_faults) == bool(elastic_mm)
 
 
 def test_what_is_given_stays_whatever_the_size() -> None:

@@ -208,7 +208,7 @@ def dataset_identity(train: Dataset, **others: Iterable[Case] | None) -> dict[st
     cases = [case for group in groups.values() for case in group or ()]
     return {
         "name": train.name,
-        "structures": {item.name: list(item.label_ids) for item in train.structures},
+        "structures": {item.name: list(item.label_ids) for item in train.all_structures},
         **{name: [case.id for case in group or ()] for name, group in groups.items()},
         "contents": content_digest([_contents_of(case) for case in cases]),
     }

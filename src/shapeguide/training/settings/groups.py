@@ -181,6 +181,7 @@ class SuitedSegmentation:
     batch_size: int
     warped_share: float
     elastic_mm: float
+    scanner_faults: float
 
 
 class SegmentationSettings(Settings):
@@ -216,9 +217,10 @@ class SegmentationSettings(Settings):
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
     published."""
-    scanner_faults: Annotated[float, Field(ge=0, le=1)] = 0.07
+    scanner_faults: Annotated[float, Field(ge=0, le=1)] | None = None
     """Chance of a training image to have each of these faults: a missing or faint slab, uneven
-    gain, ghosts, thick slices, strong noise; 0 for none, as published."""
+    gain, ghosts, thick slices, strong noise; 0 for none, as published; when not given 0.07, and
+    none where more than 64^3 voxels are seen at once."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The average of the weights keeps this share of itself in each iteration; 0 keeps none."""
     validation_cases: CountOrZero | None = None
@@ -239,6 +241,7 @@ class SegmentationSettings(Settings):
             batch_size=given(self.batch_size, batch_size),
             warped_share=given(self.warped_share, 0.5 if large else 0.8),
             elastic_mm=given(self.elastic_mm, 0.0 if large else 1.5),
+            scanner_faults=given(self.scanner_faults, 0.0 if large else 0.07),
         )
 
     @property

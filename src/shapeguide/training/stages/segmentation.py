@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import nn
 
 from shapeguide.data.dataset import Dataset
+from shapeguide.geometry.nesting import made_of
 from shapeguide.losses import GuideLoss
 from shapeguide.models.deep_supervision import (
     deeply_supervised,
@@ -191,9 +192,12 @@ class SegmentationStage:
         guiding = self.guiding.to(device) if self.guiding else None
         batches = SegmentationBatches(cohort.train_cases, self.settings)
         context = None if cohort.train_cases.places is None else batches.context
+        wholes = tuple(made_of(whole, cohort.structures) for whole in cohort.train.wholes)
         return LoopTask(
             batches,
-            SegmentationStep(wrapped, cohort.space.spacing_mm, self.settings, guiding, context),
+            SegmentationStep(
+                wrapped, cohort.space.spacing_mm, self.settings, guiding, context, wholes
+            ),
             validate=self._validation(wrapped, state) if cohort.held_out else None,
             keep_best=lambda: _keep_best(state, folder),
             milestones={self.course.dice_iterations: folder / BRANCH_FILE},
@@ -223,6 +227,7 @@ class SegmentationStage:
             # The others follow: until they are there, the run is not finished.
             members=self.settings.members if self.number == 1 else 1,
             image_channels=self.cohort.train.channels,
+            wholes=self.cohort.train.wholes,
         )
 
     def load(self, folder: Path) -> nn.Module:

@@ -88,8 +88,9 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
         if course.intensity_augmentation:
             intensities = draw_intensities(shape, generator=generator)
         faults = None
-        if course.scanner_faults:
-            faults = draw_faults(shape, share=course.scanner_faults, generator=generator)
+        share = self.suited.scanner_faults
+        if share:
+            faults = draw_faults(shape, share=share, generator=generator)
         return LabelledImages(images, classes, warps, intensities, faults)
 
     def _box(self, lengths: tuple[int, int, int], generator: torch.Generator) -> Box:

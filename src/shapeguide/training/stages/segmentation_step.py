@@ -36,6 +36,8 @@ class SegmentationStep:
     context: tuple[int, int, int] | None = None
     """Voxels of the images beyond the working space, at both ends of each axis; None where images
     are no regions."""
+    wholes: tuple[tuple[int, ...], ...] = ()
+    """Structures that are made of others: the places of those. They have a Dice loss too."""
 
     def __call__(self, batch: LabelledImages, iteration: int) -> LossTerms:
         """Loss terms of a batch."""
@@ -73,7 +75,7 @@ class SegmentationStep:
         logits = logits.view_as(logits)
         reference = one_hot(classes, logits.shape[1])
         probabilities = logits.softmax(dim=1)
-        dice = dice_loss(probabilities[:, 1:], reference[:, 1:])
+        dice = dice_loss(self._with_wholes(probabilities), self._with_wholes(reference))
         cross_entropy = None
         if chosen.cross_entropy_weight:
             cross_entropy = chosen.cross_entropy_weight * cross_entropy_loss(logits, classes)
@@ -94,6 +96,12 @@ class SegmentationStep:
         term, scale = balanced(base, found.loss, logits, share=weight)
         figures = {**found.figures, "guidance_scale": scale}
         return LossTerms(dice, cross_entropy, deep, term, figures)
+
+    def _with_wholes(self, classes: Tensor) -> Tensor:
+        """Structures (B, S + wholes, I, J, K) of classes (B, 1 + S, I, J, K)."""
+        parts = classes[:, 1:]
+        made = [parts[:, list(places)].sum(dim=1, keepdim=True) for places in self.wholes]
+        return torch.cat([parts, *made], dim=1) if made else parts
 
 
 def shown_whole(classes: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from shapeguide.models.block_unet import as_blocks, as_voxels
 from shapeguide.models.finder_network import FinderNetwork
-from shapeguide.models.finding import frame_of, locate
+from shapeguide.models.finding import Place, frame_of, of_one_head, sightings
 
 
 def probabilities(*filled: tuple[tuple[slice, slice, slice], float]) -> np.ndarray:
@@ -17,6 +17,10 @@ def probabilities(*filled: tuple[tuple[slice, slice, slice], float]) -> np.ndarr
         found[(1, *box)] = value
     found[0] = 1 - found[1]
     return found
+
+
+def locate(found: np.ndarray, least_voxels: list[float], apart: float = 8.0) -> list[Place | None]:
+    return of_one_head(sightings(found, least_voxels, apart), apart)
 
 
 def test_centre_is_the_mean_weighted_by_probability() -> None:
@@ -66,3 +70,42 @@ def test_blocks_keep_every_voxel_where_it_is() -> None:
     assert torch.equal(as_voxels(blocks), images)
     with pytest.raises(ValueError, match="finder needs multiples of 4"):
         FinderNetwork(2, channels=(2, 4))(torch.zeros(1, 1, 7, 8, 8))
+
+
+def two_heads() -> np.ndarray:
+    """A structure in both heads, larger in the left; one that the right shows more clearly."""
+    found = np.zeros((3, 40, 12, 12), dtype=np.float32)
+    found[1, 4:6, 4:8, 4:8], found[1, 31:33, 4:7, 4:8] = 1.0, 1.0
+    found[2, 9:11, 4:8, 4:6], found[2, 36:38, 4:8, 4:8] = 1.0, 1.0
+    found[0] = 1 - found[1:].sum(axis=0)
+    return found
+
+
+def test_all_structures_are_taken_from_the_head_that_most_is_seen_of() -> None:
+    seen = sightings(two_heads(), [1.0, 1.0], 20.0)
+    assert [[place.centre[0] for place in places] for places in seen] == [[4.5, 31.5], [36.5, 9.5]]
+    first, second = of_one_head(seen, 20.0)
+    assert first is not None
+    assert second is not None
+    assert (first.centre[0], second.centre[0]) == (31.5, 36.5)
+
+
+def test_a_structure_that_only_the_other_head_shows_is_not_there() -> None:
+    found = two_heads()
+    found[0, 36:38] += found[2, 36:38]
+    found[2, 36:38] = 0
+    found[1, 31:33, 4:8, 4:9] = 1.0
+    found[0, 31:33, 4:8, 4:9] = 0
+    found[0, 9:11] += found[2, 9:11]
+    found[2, 9:11] = 0
+    first, second = of_one_head(sightings(found, [1.0, 1.0], 20.0), 20.0)
+    assert first is not None
+    assert first.centre[0] == 31.5
+    assert second is None
+
+
+def test_small_second_sightings_are_none() -> None:
+    found = two_heads()
+    found[1, 31:33, 4:7, 4:6] = 0
+    found[0] = 1 - found[1:].sum(axis=0)
+    assert [len(places) for places in sightings(found, [1.0, 1.0], 20.0)] == [1, 2]

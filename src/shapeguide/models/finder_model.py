@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,19 +16,24 @@ from torch import Tensor, nn
 
 from shapeguide.data.prepare import prepare_volume
 from shapeguide.data.working_space import WorkingSpace
+from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Structure, Volume
 from shapeguide.machine import choose_device
 from shapeguide.models.finder_network import FinderNetwork, finder_divisor
-from shapeguide.models.finding import FoundStructure, Place, frame_of, locate
+from shapeguide.models.finding import FoundStructure, Place, frame_of, of_one_head, sightings
 from shapeguide.models.levels import check_lengths
 from shapeguide.models.model_files import Length, ModelDescription, load_network, read_description
 from shapeguide.models.quality import FindingQuality
 from shapeguide.models.windows import through_windows
 
+logger = logging.getLogger(__name__)
+
 FINDER_FOLDER = "finder"
 """Folder of the finder inside the run folder of the segmenter that it finds structures for."""
 LEAST_SHARE = 0.25
 """Less than this share of the smallest training case's volume is no structure."""
+APART_MM = 100.0
+"""Two places of one structure that lie this far apart are in two heads."""
 LARGEST_AT_ONCE = 160
 """Edge length, in voxels, of a cube that the network sees at once: 48 cm of 3 mm, larger than any
 head. Larger scans are seen in overlapping blocks of that size."""
@@ -95,8 +101,8 @@ class Finder:
         """Where each structure is, by name; what is not there is not among them.
 
         A structure cut by the edge of the scan is reported with what is left of it, if that is at
-        least a quarter of the smallest in training. In a scan of two heads each structure is taken
-        from where most of it is seen.
+        least a quarter of the smallest in training. Of two heads in one scan, the one that most is
+        seen of is taken, and the log says so.
 
         Args:
             volume: A scan of any orientation, spacing and size.
@@ -106,8 +112,12 @@ class Finder:
             GeometryError: If it has more than 512^3 voxels of the finder's spacing.
         """
         prepared = prepare_volume(volume, self.space)
+        sighted = self.sightings(prepared.data)
+        places = of_one_head(sighted, self._apart_voxels)
+        if any(len(one) > 1 for one in sighted):
+            logger.warning("%s", self._of_several_heads(sighted, places, prepared.grid))
         found = {}
-        for structure, place in zip(self.structures, self.places(prepared.data), strict=True):
+        for structure, place in zip(self.structures, places, strict=True):
             if place is not None:
                 i, j, k = prepared.grid.to_world(place.centre).tolist()
                 volume_mm3 = place.voxels * prepared.grid.voxel_volume_mm3
@@ -116,10 +126,34 @@ class Finder:
 
     def places(self, image: NDArray[np.float32]) -> list[Place | None]:
         """Where each structure lies in an image in the finder's space, of any shape (I, J, K)."""
+        return of_one_head(self.sightings(image), self._apart_voxels)
+
+    def sightings(self, image: NDArray[np.float32]) -> list[list[Place]]:
+        """Where each structure may be in such an image; in a scan of two heads twice."""
         frame = frame_of(image, self.shown_shape, self.divisor)
         least = np.array(self.smallest_mm3) * LEAST_SHARE / prod(self.space.spacing_mm)
-        found = locate(self._probabilities(frame.cut_out(image, image.min())), least.tolist())
-        return [place and Place(place.centre + frame.first, place.voxels) for place in found]
+        probabilities = self._probabilities(frame.cut_out(image, image.min()))
+        found = sightings(probabilities, least.tolist(), self._apart_voxels)
+        return [[Place(one.centre + frame.first, one.voxels) for one in each] for each in found]
+
+    @property
+    def _apart_voxels(self) -> float:
+        return APART_MM / min(self.space.spacing_mm)
+
+    def _of_several_heads(
+        self, sighted: list[list[Place]], taken: list[Place | None], grid: Grid
+    ) -> str:
+        several = [
+            structure.name
+            for structure, places in zip(self.structures, sighted, strict=True)
+            if len(places) > 1
+        ]
+        centre = np.mean([grid.to_world(one.centre) for one in taken if one], axis=0)
+        at = ", ".join(f"{value:.0f}" for value in centre)
+        return (
+            f"{', '.join(several)}: seen in several places more than {APART_MM:g} mm apart, as in "
+            f"a scan of two heads; the one around ({at}) mm is taken, for the others crop the scan"
+        )
 
     @torch.inference_mode()
     def _probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,6 +17,8 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 NEIGHBOURHOOD_VOXELS = 2
 """Probability this near to a component counts with it."""
+RIVAL_SHARE = 0.5
+"""A second head shows at least this share of what the first shows of a structure."""
 MARGIN_SHARE = 0.01
 """Intensities up to this share of the range above the lowest count as nothing: resampling rounds,
 and blurs an edge into what is beyond it."""
@@ -93,39 +95,85 @@ def frame_of(image: NDArray[np.float32], least_shape: tuple[int, int, int], divi
     return Frame(box, (before[0], before[1], before[2]), (i, j, k))
 
 
-def locate(probabilities: NDArray[np.float32], least_voxels: Sequence[float]) -> list[Place | None]:
-    """The centre of mass and the size of each structure, weighted by probability.
+def sightings(
+    probabilities: NDArray[np.float32], least_voxels: Sequence[float], apart_voxels: float
+) -> list[list[Place]]:
+    """Where each structure may be: centre of mass and size, weighted by probability.
 
     What counts is the connected component of the structure's most probable voxels that holds most
-    probability, and a margin around it. So of two heads in one scan the one that shows the
-    structure more clearly or larger is taken, for each structure by itself.
+    probability, and a margin around it; and others that hold half as much of it, too far away to
+    be of the same head.
 
     Args:
         probabilities: Background first, shape (1 + S, I, J, K).
         least_voxels: A structure of fewer voxels than this is not there; one for each.
+        apart_voxels: What lies this far apart is not of one head.
 
     Returns:
-        One for each structure; None where it is not there. A structure that is cut by the edge of
-        the scan is reported with what is left of it.
+        One list for each structure, the one of most probability first; empty where it is not there.
+        A structure that is cut by the edge of the scan is reported with what is left of it.
     """
     classes = probabilities.argmax(axis=0)
     return [
-        _place(probabilities[index], classes == index, least)
+        _seen(probabilities[index], classes == index, least, apart_voxels)
         for index, least in enumerate(least_voxels, start=1)
     ]
 
 
-def _place(probability: NDArray[np.float32], mask: NDArray[np.bool_], least: float) -> Place | None:
+def of_one_head(found: Sequence[Sequence[Place]], apart_voxels: float) -> list[Place | None]:
+    """One place for each structure, all of the head that most is seen of.
+
+    Args:
+        found: What `sightings` gives.
+        apart_voxels: What lies this far apart is not of one head.
+    """
+    if all(len(places) < 2 for places in found):
+        return [places[0] if places else None for places in found]
+
+    def near(anchor: Place) -> list[Place | None]:
+        chosen: list[Place | None] = []
+        for places in found:
+            nearest = min(places, key=lambda one: _between(one, anchor), default=None)
+            close = nearest is not None and _between(nearest, anchor) < apart_voxels
+            chosen.append(nearest if close else None)
+        return chosen
+
+    heads = [near(anchor) for places in found for anchor in places]
+    return max(heads, key=lambda head: sum(place.voxels for place in head if place))
+
+
+def _seen(
+    probability: NDArray[np.float32], mask: NDArray[np.bool_], least: float, apart_voxels: float
+) -> list[Place]:
+    seen: list[Place] = []
+    while True:
+        place, near = _place(probability, mask)
+        first = seen[0] if seen else None
+        if place is None or place.voxels < max(least, RIVAL_SHARE * first.voxels if first else 0):
+            return seen
+        if first is None or _between(place, first) >= apart_voxels:
+            seen.append(place)
+        if not np.isfinite(apart_voxels):
+            return seen
+        mask = mask & ~near
+
+
+def _place(
+    probability: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> tuple[Place | None, NDArray[np.bool_]]:
+    """The component of most probability, and its voxels."""
     component = largest_component(mask, weights=probability)
     box = foreground_box(component)
     if box is None:
-        return None
+        return None, component
     box = grown_box(box, (NEIGHBOURHOOD_VOXELS,) * 3, mask.shape)
     near = ndimage.binary_dilation(component[box], TOUCHING, iterations=NEIGHBOURHOOD_VOXELS)
     weights = np.where(near, probability[box], 0).astype(np.float64)
     voxels = float(weights.sum())
-    if voxels < least:
-        return None
     indices = np.indices(weights.shape).reshape(3, -1)
     first = np.array([part.start for part in box], dtype=np.float64)
-    return Place(first + indices @ weights.ravel() / voxels, voxels)
+    return Place(first + indices @ weights.ravel() / voxels, voxels), component
+
+
+def _between(one: Place, other: Place) -> float:
+    return float(np.linalg.norm(one.centre - other.centre))

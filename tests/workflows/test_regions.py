@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 import shapeguide as sg
 from shapeguide.data.dataset import Dataset
@@ -18,13 +23,14 @@ from shapeguide.geometry.grid import Grid
 from shapeguide.geometry.volume import Volume
 from shapeguide.metrics.overlap import dice
 from shapeguide.models.finder_model import FINDER_FOLDER
-from shapeguide.models.model_files import MODEL_FILE
+from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset
 from shapeguide.training.stages import segmentation_step
 from shapeguide.training.stages.classes import one_hot
 
 SHAPE, SPACING_MM = (72, 80, 72), 2.0
+MOST_STARTS = 60
 
 
 def head(number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -44,17 +50,22 @@ def head(number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     return image.astype(np.float32), labels
 
 
-@pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = tmp_path_factory.mktemp("heads")
+def write_heads(folder: Path) -> None:
+    """Five heads, in a plain layout."""
     for kind in ("images", "labels"):
-        (folder / kind).mkdir()
+        (folder / kind).mkdir(parents=True)
     for number in range(5):
         for kind, data in zip(("images", "labels"), head(number), strict=True):
             nib.save(
                 nib.Nifti1Image(data, np.diag([SPACING_MM] * 3 + [1.0])),
                 folder / kind / f"h{number}.nii.gz",
             )
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("heads")
+    write_heads(folder)
     return sg.read_dataset(folder).with_structures(left=3)
 
 
@@ -149,3 +160,53 @@ def test_a_finder_that_finds_nothing_ends_the_training_with_a_word(
     lost = lost.changed(finder=lost.finder.changed(iterations=1))
     with pytest.raises(ConfigError, match=r"train it longer \(finder.iterations\)"):
         sg.train(heads, out=tmp_path / "run", settings=lost, progress=False)
+
+
+def start(heads: Path, out: Path) -> subprocess.Popen[bytes]:
+    """The command line on five heads, small enough to end within a minute."""
+    words = ["train", str(heads), "--out", str(out), "--structure", "left=3", "--preset", "quick"]
+    sizes = {
+        "finder.iterations": "120", "finder.channels": "16 32", "finder.spacing-mm": "6",
+        "shape.iterations": "20", "restorer.iterations": "20", "channels": "4 8",
+        "dice-iterations": "20", "guided-iterations": "10", "checkpoint-every": "4",
+    }  # fmt: skip
+    options = [word for name, value in sizes.items() for word in (f"--{name}", *value.split())]
+    options.append("--accept-collapsed")
+    program = [sys.executable, "-m", "shapeguide", *words, *options, "--device", "cpu"]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def files_of(run: Path) -> set[Path]:
+    """All but what each start adds for TensorBoard."""
+    found = {path.relative_to(run) for path in run.rglob("*") if path.is_file()}
+    return {path for path in found if "tensorboard" not in path.parts}
+
+
+@pytest.mark.slow
+def test_every_stage_resumes_to_the_bit_wherever_it_is_killed(tmp_path: Path) -> None:
+    heads = tmp_path / "heads"
+    write_heads(heads)
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    told, _ = start(heads, unbroken).communicate()
+    moments, kills = random.Random(0), 0
+    for _ in range(MOST_STARTS):
+        process = start(heads, broken)
+        try:
+            process.communicate(timeout=moments.uniform(3, 12))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+        else:
+            break
+    assert process.returncode == 0, told.decode()
+    assert kills >= 3
+    files = files_of(unbroken)
+    assert files_of(broken) == files
+    weights = [file for file in files if file.name in WEIGHTS_FILES.values()]
+    assert {file.parent.name for file in weights} == {"", "finder", "shape", "restorer"}
+    for file in weights:
+        one, other = load_file(unbroken / file), load_file(broken / file)
+        assert one.keys() == other.keys()
+        assert all((one[name] == other[name]).all() for name in one), file
+    assert sg.load_run(broken).segmenter.finder is not None

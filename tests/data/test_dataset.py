@@ -93,13 +93,17 @@ def test_unknown_labels_are_refused(toy: Dataset, given: Any) -> None:
     assert str(no.value).endswith("in case_0:\n      1  Front part  8 mm3\n      2  Back  4 mm3")
 
 
-def test_a_label_id_in_two_structures_is_refused(toy: Dataset) -> None:
+def test_a_label_id_in_two_structures_is_refused_unless_one_holds_the_other(toy: Dataset) -> None:
     message = (
-        r"structures one \(1,\) and both \(1, 2\) share label id 1, and structures may not "
-        "overlap: give each id to one of them, or train them in two runs"
+        r"structures one \(1, 2\) and both \(2, 1\) share label ids 1, 2, and structures may not "
+        "overlap unless one holds all of the other: give each id to one of them, or train them in "
+        "two runs"
     )
     with pytest.raises(ConfigError, match=message):
-        toy.with_structures(one=1, both=(1, 2))
+        toy.with_structures(one=(1, 2), both=(2, 1))
+    nested = toy.with_structures(one=1, both=(1, 2))
+    assert nested.structures == (Structure("one", (1,)), Structure("both_rest", (2,)))
+    assert nested.all_structures[0] == Structure("both", (1, 2))
 
 
 def test_a_description_may_state_structures_groups_and_ids(tmp_path: Path) -> None:
@@ -365,7 +369,7 @@ def test_without_any_labels_the_ids_that_are_there_are_listed(tmp_path: Path) ->
 
 
 def test_structures_of_a_description_that_overlap_can_still_be_chosen_from(tmp_path: Path) -> None:
-    both = {"whole": [1, 2], "back": [2]}
+    both = {"whole": [1, 2], "back": [2, 3]}
     dataset = read_dataset(described(tmp_path, [write_case(tmp_path, "a")], structures=both))
     with pytest.raises(ConfigError, match=r"structures whole .* and back .* share label id 2"):
         dataset.require_structures()

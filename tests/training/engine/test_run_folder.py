@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 
 import shapeguide as sg
 from shapeguide.cli import main
+from shapeguide.storage.identity import differences_in_words
 from shapeguide.storage.lock import LOCK_FILE
-from shapeguide.training.engine.run_folder import claim_run_folder
+from shapeguide.training.engine.run_folder import claim_run_folder, dataset_identity
 from shapeguide.training.settings.groups import TrainSettings
 
 TINY = (
@@ -195,6 +197,16 @@ def test_label_map_that_changed_between_two_starts_is_another_dataset(
     assert path.stat().st_size == size
     assert train(dataset, out) == REFUSED
     assert "dataset.contents was" in capsys.readouterr().err
+
+
+def test_the_order_of_structures_is_that_of_the_classes_and_counts(cohort: Path) -> None:
+    dataset = replace(sg.read_dataset(cohort), labels={1: "horn", 2: "core"})
+    first = dataset_identity(dataset.with_structures(horn=1, core=2))
+    second = dataset_identity(dataset.with_structures(core=2, horn=1))
+    assert differences_in_words(first, dict(first)) == []
+    assert differences_in_words(first, second) == [
+        'order_of_structures was ["horn", "core"], is ["core", "horn"]'
+    ]
 
 
 def test_scans_are_hashed_once_however_many_stages_claim_a_folder(

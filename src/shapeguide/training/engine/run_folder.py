@@ -209,6 +209,7 @@ def dataset_identity(train: Dataset, **others: Iterable[Case] | None) -> dict[st
     return {
         "name": train.name,
         "structures": {item.name: list(item.label_ids) for item in train.all_structures},
+        "order_of_structures": [item.name for item in train.all_structures],  # class indices
         **{name: [case.id for case in group or ()] for name, group in groups.items()},
         "contents": content_digest([_contents_of(case) for case in cases]),
     }

@@ -61,7 +61,7 @@ def tasks(iterations: tuple[int, int] | None, spacing_mm: float) -> dict[str, Ta
             spacing_mm=(spacing_mm,) * 3, spatial_shape=(i, j, k), centre="foreground"
         ),
         warp=replace(default.warp, translation_mm=10.0),
-        segmentation=default.segmentation.changed(batch_size=1),
+        segmentation=default.segmentation.changed(batch_size=1, segmenter="unet3d"),
     )
     return {
         "hippocampus": Task("Task04_Hippocampus", {"hippocampus": (1, 2)}, None, default),

@@ -210,7 +210,9 @@ def test_an_earlier_start_leaves_less_to_dice_alone_and_trains_equally_long() ->
     found = early.settings(TrainSettings(segmentation=course), 0)
     assert (found.segmentation.dice_iterations, found.segmentation.guided_iterations) == (200, 1000)
     assert found.shape_loss.ramp_iterations == 500
-    assert plain.settings(TrainSettings(segmentation=course), 0).segmentation == course
+    assert plain.settings(TrainSettings(segmentation=course), 0).segmentation == (
+        course.changed(segmenter="unet3d")
+    )
 
 
 def test_levels_out_of_range_or_repeated_are_errors() -> None:

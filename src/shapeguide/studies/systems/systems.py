@@ -99,13 +99,13 @@ SYSTEMS: dict[str, System] = {
         System(SRN_ALL_MAPS, guidance="srn", label_maps="all"),
         System("boundary", guidance="boundary"),
         System("hausdorff", guidance="hausdorff"),
-        System("unet3d_blocks", segmenter="unet3d_blocks"),
         System("unet2d", segmenter="unet2d"),
         System("fcn", segmenter="fcn"),
         System("vnet", segmenter="vnet"),
     )
 }
 """What is compared unless something else is asked for."""
+OF_BLOCKS = {"unet3d_blocks": System("unet3d_blocks", segmenter="unet3d_blocks")}
 OTHERS_GUIDED: dict[str, System] = {
     f"{segmenter}_{guidance}": System(f"{segmenter}_{guidance}", segmenter, guidance)
     for segmenter in SEGMENTER_NAMES
@@ -131,13 +131,13 @@ def systems_named(names: Sequence[str]) -> tuple[System, ...]:
     Raises:
         ConfigError: If a name is unknown or given twice, or there is none.
     """
-    known = SYSTEMS | OTHERS_GUIDED | BALANCED_RIVALS
+    known = SYSTEMS | OF_BLOCKS | OTHERS_GUIDED | BALANCED_RIVALS
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ConfigError(
             f"unknown systems: {', '.join(unknown) or 'none given'}; choose from "
-            f"{', '.join(SYSTEMS)}, or another segmenter and its guidance, as in vnet_shape, or a "
-            "rival at the gradient of shape, as in acnn_balanced"
+            f"{', '.join(SYSTEMS | OF_BLOCKS)}, or another segmenter and its guidance, as in "
+            "vnet_shape, or a rival at the gradient of shape, as in acnn_balanced"
         )
     if len(set(names)) != len(names):
         raise ConfigError(f"a system is given twice: {', '.join(names)}")

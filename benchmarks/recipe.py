@@ -2,13 +2,15 @@
 
     python benchmarks/recipe.py crops-60 --data DATA --out OUT --trials base deep --seeds 0 1
     python benchmarks/recipe.py hippocampus --data DATA --out OUT --trials base deep
+    python benchmarks/recipe.py heads --data DATA --out OUT --trials deep full --against deep
 
 The crops are training cases of the Decathlon hippocampus, those that `accuracy.py` keeps for its
 test left out: 42 of them are scored, 20 or 60 others are trained on. The regions are boxes around
-one structure in the training heads of MICCAI 2012, their middle off by up to 3 voxels: 4 heads are
-scored, 11 trained on. Every scored scan is predicted as it is, and under one of the degradations of
-the studies at severity 2, which go round over the cases (with the last weights only). Crops are
-worked on at 1.5 mm, regions at 1 mm. A stopped command goes on where it was.
+one structure in the training heads of MICCAI 2012, or around caudate and hippocampus of both sides
+(`heads`, as large as the region that the default preset lays there), their middle off by up to 3
+voxels: 4 heads are scored, 11 trained on. Every scored scan is predicted as it is, and under one of
+the degradations of the studies at severity 2, which go round over the cases (with the last weights
+only). Crops are worked on at 1.5 mm, regions at 1 mm. A stopped command goes on where it was.
 """
 
 from __future__ import annotations
@@ -39,9 +41,22 @@ from shapeguide.vocabulary import CORRUPTIONS
 SEVERITY = 2
 SCORED, SMALL_CROP = 42, (40, 56, 40)
 OFF_VOXELS = 3
-TaskName = Literal["crops-20", "crops-60", "hippocampus", "caudate"]
-BOXES = {"hippocampus": ((48,), (64, 64, 64)), "caudate": ((37,), (48, 72, 56))}
-"""Label ids of the left structure and shape of its box along R, A, S."""
+TaskName = Literal["crops-20", "crops-60", "hippocampus", "caudate", "heads"]
+Shape = tuple[int, int, int]
+BOXES: dict[str, tuple[dict[str, int], Shape]] = {
+    "hippocampus": ({"hippocampus": 48}, (64, 64, 64)),
+    "caudate": ({"caudate": 37}, (48, 72, 56)),
+    "heads": (
+        {
+            "left_caudate": 37,
+            "right_caudate": 36,
+            "left_hippocampus": 48,
+            "right_hippocampus": 47,
+        },
+        (96, 96, 80),
+    ),
+}
+"""Structures with their label ids, and the shape of the box around them along R, A, S."""
 DEVELOPMENT_HEADS = ("1000", "1006", "1012", "1036")
 
 DEEP_FAST = {"deep_supervision": True, "learning_rate": 5e-3}
@@ -82,6 +97,13 @@ TRIALS: dict[str, dict[str, Any]] = {
     "base-long": {"dice_iterations": 2},
     "full-long": {**FULL, "dice_iterations": 2},
     "batch1": {"batch_size": 1, "dice_iterations": 2},
+    "deep-faults0.07": {"deep_supervision": True, "scanner_faults": 0.07},
+    "deep-unet3d": {"deep_supervision": True, "segmenter": "unet3d", "dice_iterations": 0.3},
+    "deep-wide": {
+        "deep_supervision": True,
+        "channels": (16, 48, 96, 192),
+        "dice_iterations": 0.55,
+    },
 }
 """Changes of the segmentation settings of the base; `dice_iterations` is a factor."""
 
@@ -94,6 +116,7 @@ class Task:
     scored: Dataset
     iterations: int
     spacing_mm: float
+    batch_size: int = 2
 
 
 def main(
@@ -139,8 +162,8 @@ def read_task(name: TaskName, data: Path, out: Path) -> Task:
 
 
 def _regions(name: TaskName, data: Path, out: Path) -> Task:
-    label_ids, shape = BOXES[name]
-    heads = sg.read_dataset(data / "miccai2012").with_structures(**{name: label_ids})
+    structures, shape = BOXES[name]
+    heads = sg.read_dataset(data / "miccai2012").with_structures(**structures)
     heads, _ = heads.split(data / "miccai2012" / "split.json")
     folder = out / f"{name}_regions"
     if not folder.is_dir():
@@ -149,17 +172,20 @@ def _regions(name: TaskName, data: Path, out: Path) -> Task:
             (folder / kind).mkdir(parents=True)
         for case in heads:
             _cut(case, shape, generator, folder)
-    regions = sg.read_dataset(folder).with_structures(**{name: label_ids})
+    regions = sg.read_dataset(folder).with_structures(**structures)
     train = regions.select([c.id for c in regions if c.id not in DEVELOPMENT_HEADS])
-    return Task(train, regions.select(DEVELOPMENT_HEADS), 300, 1.0)
+    scored = regions.select(DEVELOPMENT_HEADS)
+    if len(structures) > 1:
+        return Task(train, scored, 400, 1.0, batch_size=1)
+    return Task(train, scored, 300, 1.0)
 
 
 def _cut(
     case: Case, shape: tuple[int, int, int], generator: np.random.Generator, folder: Path
 ) -> None:
-    """Write the box around the structure of a head, its middle off by a few voxels."""
+    """Write the box around the structures of a head, its middle off by a few voxels."""
     assert case.label_map is not None
-    label_ids = case.structures[0].label_ids
+    label_ids = [label_id for one in case.structures for label_id in one.label_ids]
     image, labels = (nib.as_closest_canonical(nib.load(p)) for p in (case.image, case.label_map))
     places = np.argwhere(np.isin(np.asarray(labels.dataobj), label_ids))
     middle = (places.min(0) + places.max(0)) // 2
@@ -193,12 +219,12 @@ def run_trial(task: Task, trial: str, seed: int, folder: Path) -> None:
 
 
 def trial_settings(task: Task, trial: str, seed: int) -> TrainSettings:
-    """The default preset in batches of two, without guidance, changed as the trial says."""
+    """The default preset in small batches, without guidance, changed as the trial says."""
     changes = {**BASE, **TRIALS[trial]}
     iterations = round(task.iterations * changes.pop("dice_iterations", 1))
     default = preset("default")
     segmentation = default.segmentation.changed(
-        **{"batch_size": 2, **changes},
+        **{"batch_size": task.batch_size, **changes},
         dice_iterations=iterations,
         guided_iterations=0,
         validation_cases=0,

@@ -29,7 +29,7 @@ T1_BRIGHTNESS = {
     **dict.fromkeys((13, 52), 0.9),
     **dict.fromkeys((4, 43, 5, 44, 14, 15, 24), 0.2),  # ventricles and fluid
 }
-"""Of FreeSurfer's label ids, white matter being 1."""
+"""How bright a T1 image shows what FreeSurfer gives these label ids, white matter being 1."""
 SPREAD = 0.04
 OTHERS = (0.05, 1.3)
 """Least and greatest brightness of everything else, which lies outside the brain."""

@@ -24,31 +24,31 @@ from shapeguide.models.windows import through_windows
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """What a segmenter is shown of a volume: a region, or all of it."""
+class Part:
+    """A part of a volume: a region, or all of it."""
 
     grid: Grid
     """In the working space."""
-    image: NDArray[np.float32]
-    """Normalised intensities, shape (C, I, J, K)."""
     structures: tuple[str, ...]
-    """Those that it is asked about."""
+    """Those that the segmenter is asked about; others may be cut by the border."""
     whole: bool
     """Whether it is all of the volume."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What the segmenter saw in one part of the volume: a region, or all of it."""
+class Shown(Part):
+    """What a segmenter is shown of one part of a volume."""
 
-    grid: Grid
-    """In the working space."""
+    image: NDArray[np.float32]
+    """Normalised intensities, shape (C, I, J, K)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen(Part):
+    """What the segmenter saw in one part of a volume."""
+
     probabilities: NDArray[np.float32]
     """Class probabilities, background first, shape (1 + structures, I, J, K)."""
-    structures: tuple[str, ...]
-    """Those that it is asked about; others may be cut by its border."""
-    whole: bool
-    """Whether it shows all of the volume."""
     restoration: Restoration | None = None
 
     @property
@@ -87,7 +87,7 @@ def shown_to(segmenter: Segmenter, channels: Sequence[Volume]) -> tuple[Shown, .
     names = tuple(structure.name for structure in segmenter.structures)
     if segmenter.regions is None:
         grid, image = prepare_channels(channels, segmenter.space)
-        return (Shown(grid, image, names, whole=True),)
+        return (Shown(grid, names, whole=True, image=image),)
     if segmenter.finder is None:
         raise ConfigError(
             "this segmenter works on regions and has no finder to find them; load its run folder"
@@ -120,7 +120,7 @@ def seen_in(segmenter: Segmenter, shown: Shown, channels: Sequence[Volume]) -> S
             images = [normalised(one, segmenter.space) for one in channels]
             shown = _region_of(images, segmenter, middle_mm, shown.structures)
             probabilities = prepared_probabilities(segmenter, shown.image)
-    return Seen(shown.grid, probabilities, shown.structures, shown.whole)
+    return Seen(shown.grid, shown.structures, shown.whole, probabilities)
 
 
 def _region_of(
@@ -134,7 +134,7 @@ def _region_of(
         shape = segmenter.regions.spatial_shape
     grid = working_grid(images[0].grid, segmenter.space.spacing_mm, shape, middle_mm)
     image = np.stack([resample_volume(one, grid).data for one in images])
-    return Shown(grid, image, structures, whole=False)
+    return Shown(grid, structures, whole=False, image=image)
 
 
 def _moved_middle_mm(

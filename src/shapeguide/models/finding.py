@@ -147,15 +147,13 @@ def _seen(
 ) -> list[Place]:
     seen: list[Place] = []
     while True:
-        place, near = _place(probability, mask)
+        place, component = _place(probability, mask)
         first = seen[0] if seen else None
         if place is None or place.voxels < max(least, RIVAL_SHARE * first.voxels if first else 0):
             return seen
         if first is None or _between(place, first) >= apart_voxels:
             seen.append(place)
-        if not np.isfinite(apart_voxels):
-            return seen
-        mask = mask & ~near
+        mask = mask & ~component
 
 
 def _place(

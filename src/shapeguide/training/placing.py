@@ -23,12 +23,10 @@ from shapeguide.data.regions import (
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.geometry.grid import Grid
 from shapeguide.models.finder_model import Finder
-from shapeguide.training.settings.groups import DataSettings
+from shapeguide.training.settings.groups import SMALL_WINDOW_VOXELS, DataSettings
 
 logger = logging.getLogger(__name__)
 
-SMALL_SCAN_VOXELS = 64**3
-"""Scans of no more voxels are about as large as any region: they are worked on whole."""
 LARGEST_WINDOW_VOXELS = 128**3
 """What would have more voxels is worked on in patches."""
 CONTEXT_SHARE = 0.1
@@ -159,7 +157,7 @@ def plan_regions(
     automatic = settings.region == "auto"
     if settings.region == "none" or (automatic and is_fixed(settings)):
         return None
-    if automatic and prod(whole.spatial_shape) <= SMALL_SCAN_VOXELS:
+    if automatic and prod(whole.spatial_shape) <= SMALL_WINDOW_VOXELS:
         return None
     plan = RegionPlan(tuple(map(extent_of, cases)), settings, whole, divisor)
     for sentence in far_from_others(plan.extents):
@@ -188,7 +186,7 @@ def undivided(settings: DataSettings, space: WorkingSpace) -> str:
         return "none: whole scans are asked for (data.region none)"
     if is_fixed(settings):
         return "none: what is seen of a scan is stated (data.spatial_shape or data.centre)"
-    if prod(space.spatial_shape) <= SMALL_SCAN_VOXELS:
+    if prod(space.spatial_shape) <= SMALL_WINDOW_VOXELS:
         return "none: the scans are about as large as a region"
     return "none: regions around the structures would not be much smaller than the scans"
 

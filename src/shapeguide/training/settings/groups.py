@@ -167,7 +167,8 @@ class FinderSettings(Settings):
 
 
 SMALL_WINDOW_VOXELS = 64**3
-"""What has no more voxels is about as large as a crop around one structure."""
+"""What has no more voxels is about as large as a crop around one structure, or as any region: such
+scans are worked on whole."""
 BATCH_VOXELS = 500_000
 """About so many voxels make a batch where its size is not given."""
 MOST_CASES = 3
@@ -229,7 +230,7 @@ class SegmentationSettings(Settings):
     """Iterations between two validations."""
 
     def suited(self, spatial_shape: tuple[int, int, int] = (1, 1, 1)) -> SuitedSegmentation:
-        """What is not given, chosen for windows of this shape, small ones at first."""
+        """What is given, and where nothing is, what suits windows of this shape, or small ones."""
         voxels = prod(spatial_shape)
         large = voxels > SMALL_WINDOW_VOXELS
         segmenter = self.segmenter

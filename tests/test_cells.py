@@ -118,6 +118,18 @@ def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPat
         run_cells([Cell("who", os.getpid, ())], Workers(scheduler="tcp://127.0.0.1:9"))
 
 
+def _address(told: Path) -> str:
+    """The scheduler's address, when its file is there and written to the end."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return str(json.loads(told.read_text())["address"])
+        except (FileNotFoundError, json.JSONDecodeError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 @contextmanager
 def dask_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler of its own process on a free port, with one worker process."""
@@ -138,10 +150,7 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[byte
         )
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
-        while not told.is_file() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        yield json.loads(told.read_text())["address"], started
+        yield _address(told), started
     finally:
         for process in reversed(started):
             process.terminate()

@@ -117,6 +117,21 @@ def test_a_plan_times_every_kind_of_guidance(dataset: Dataset) -> None:
         assert len(made.before) == {"shape": 2, "srn": 1, "boundary": 0}[guidance]
 
 
+@pytest.mark.parametrize(("small", "expected"), [(10**6, (800, 400)), (8, (1600, 800))])
+def test_iterations_that_are_not_given_suit_the_size_of_what_is_seen_at_once(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, small: int, expected: tuple[int, int]
+) -> None:
+    faked(monkeypatch)
+    monkeypatch.setattr("shapeguide.training.settings.groups.SMALL_WINDOW_VOXELS", small)
+    free = settings().segmentation.changed(dice_iterations=None, guided_iterations=None)
+    chosen = settings().changed(segmentation=free)
+    made = sg.plan(dataset, chosen)
+    assert (made.plain.iterations, made.guided.iterations) == expected
+    assert SegmentationStage(cohort_of(dataset, chosen), chosen).course.iterations == sum(expected)
+    kept = sg.plan(dataset, chosen.changed(segmentation=free.changed(dice_iterations=30)))
+    assert (kept.plain.iterations, kept.guided.iterations) == (30, expected[1])
+
+
 def test_long_or_large_trainings_are_warned_of_with_the_ways_out(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

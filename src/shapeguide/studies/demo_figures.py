@@ -130,7 +130,7 @@ def curve_panels(files: DemoFiles, settings: TrainSettings) -> list[CurvePanel]:
             if (line := _line(method, rows, term, place)).values
         )
         if lines:
-            start = settings.segmentation.dice_iterations or None
+            start = settings.segmentation.suited().dice_iterations or None
             panels.append(CurvePanel(title, lines, start, "guidance starts"))
     shape = _line("shape network", read_log(files.run("shape") / LOG_FILE), "loss", SHAPE_COLOUR)
     return [*panels, CurvePanel("loss of the shape network", (shape,))]

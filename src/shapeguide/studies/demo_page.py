@@ -255,7 +255,7 @@ def _shape_sentence(found: PairDistances) -> str:
 
 
 def _training_section(files: DemoFiles, settings: TrainSettings) -> Section:
-    chosen = settings.segmentation
+    chosen = settings.segmentation.suited()
     return Section(
         title="Training",
         words=(
@@ -279,6 +279,7 @@ def _run_section(
 ) -> Section:
     """Settings and times of a demo, for its page."""
     chosen, shape = settings.segmentation, settings.shape
+    suited = chosen.suited()
     facts = (
         ("cohort", f"{train.name}, {len(train)} training cases, {len(test)} test cases"),
         ("seed", f"{settings.seed} (cohort, split and training)"),
@@ -296,8 +297,8 @@ def _run_section(
         (
             "segmenters",
             f"3D U-Net with {', '.join(map(str, chosen.channels))} channels, "
-            f"{chosen.dice_iterations} + {chosen.guided_iterations} iterations of "
-            f"{chosen.batch_size} cases, Adam, learning rate {chosen.learning_rate:g}",
+            f"{suited.dice_iterations} + {suited.guided_iterations} iterations of "
+            f"{suited.batch_size} cases, Adam, learning rate {chosen.learning_rate:g}",
         ),
         (
             "guidance",

@@ -103,6 +103,8 @@ def planned(
         DataError: If a case cannot be used.
     """
     check_memory(cohort, settings)
+    course = settings.segmentation.with_iterations_for(cohort.space.spatial_shape)
+    settings = settings.changed(segmentation=course)
     needed = needed_stages(cohort, settings, given=guide is not None)
     before, preparing, model = _stages_before(cohort, needed, guide)
     made = TrainingPlan(
@@ -135,18 +137,18 @@ def tell_if_long(cohort: Cohort, settings: TrainSettings) -> None:
     course = settings.segmentation
     shape = cohort.space.spatial_shape
     suited = course.suited(shape)
-    voxels = prod(shape) * suited.batch_size * course.iterations
+    voxels = prod(shape) * suited.batch_size * suited.iterations
     if voxels * course.channels[0] < UNTIMED_WORK:
         return
     timing = time_stage(SegmentationStage(cohort, guided_by(None, settings)))
-    seconds = settings.members * course.iterations * timing.step_seconds[0]
+    seconds = settings.members * suited.iterations * timing.step_seconds[0]
     if seconds < TOLD_SECONDS:
         return
     memory = memory_bytes(choose_device(settings.machine.device))
     logger.info(
         "segmentation: %d iterations of about %s, together %s at least; memory %s; --dry-run tells "
         "of all stages",
-        course.iterations, in_words(timing.step_seconds[0]), in_words(seconds),
+        suited.iterations, in_words(timing.step_seconds[0]), in_words(seconds),
         of_memory(timing.peak_bytes, memory),
     )  # fmt: skip
     for warning in warnings_of(seconds, timing.peak_bytes, memory):
@@ -219,13 +221,13 @@ def _with_segmentation(
         settings: Those of the segmentation: its guidance is what will guide.
         guide: A trained guide, or an untrained one that takes as long.
     """
-    course, settings = settings.segmentation, guided_by(guide, settings)
+    settings = guided_by(guide, settings)
+    course = settings.segmentation.suited(cohort.space.spatial_shape)
     guides = settings.guide is not None and course.guided_iterations > 0
     starts = (0, course.dice_iterations) if guides else (0,)
     timing: StageTiming = time_stage(SegmentationStage(cohort, settings, guide), iterations=starts)
     plain = course.dice_iterations if guides else course.iterations
     items, members = len(cohort.validation_cases), settings.members
-    batch_size = course.suited(cohort.space.spatial_shape).batch_size
     return replace(
         made,
         plain=PlannedSteps("segmenter", plain, timing.step_seconds[0], timing.peak_bytes, members),
@@ -237,7 +239,7 @@ def _with_segmentation(
             members,
         ),
         preparing_seconds=made.preparing_seconds + timing.preparing_seconds,
-        validation_seconds=FORWARD_SHARE * items * timing.step_seconds[0] / batch_size,
+        validation_seconds=FORWARD_SHARE * items * timing.step_seconds[0] / course.batch_size,
     )
 
 

@@ -115,7 +115,7 @@ class TrainingPlan:
     def with_iterations(self, iterations: int) -> TrainingPlan:
         """The plan with so many iterations of the segmentation; as large a part is guided."""
         course = self.settings.segmentation
-        later = round(iterations * course.guided_iterations / course.iterations)
+        later = round(iterations * course.suited().guided_iterations / course.iterations)
         guided = later if self.guided.iterations else 0
         course = course.changed(dice_iterations=iterations - later, guided_iterations=later)
         return replace(

@@ -55,8 +55,8 @@ def test_settings_cannot_be_changed_in_place() -> None:
     [
         ((48, 64, 48), 3, "unet3d", 1.5),
         ((64, 64, 64), 2, "unet3d", 1.5),
-        ((64, 64, 72), 2, "unet3d_blocks", 0.0),
-        ((96, 96, 80), 1, "unet3d_blocks", 0.0),
+        ((64, 64, 72), 2, "unet3d_blocks", 3.0),
+        ((96, 96, 80), 1, "unet3d_blocks", 3.0),
     ],
 )
 def test_what_is_not_given_suits_the_size_of_windows(
@@ -68,17 +68,21 @@ def test_what_is_not_given_suits_the_size_of_windows(
     suited = TrainSettings().segmentation.suited(shape)
     assert (suited.batch_size, suited.segmenter) == (cases, segmenter)
     assert suited.elastic_mm == elastic_mm
-    assert bool(suited.scanner_faults) == bool(elastic_mm)
+    small = segmenter == "unet3d"
+    iterations = suited.dice_iterations, suited.guided_iterations
+    assert iterations == ((800, 400) if small else (1600, 800))
+    lasting = TrainSettings().segmentation.with_iterations_for(shape)
+    assert lasting.iterations == suited.iterations == sum(iterations)
 
 
 def test_what_is_given_stays_whatever_the_size() -> None:
     asked = TrainSettings().segmentation.changed(
-        segmenter="vnet", channels=(4, 8), batch_size=2, warped_share=0.0, elastic_mm=0.0
+        segmenter="vnet", channels=(4, 8), batch_size=2, elastic_mm=0.0, dice_iterations=7
     )
     for edge in (8, 128):
         suited = asked.suited((edge, edge, edge))
         assert (suited.segmenter, suited.batch_size) == ("vnet", 2)
-        assert (suited.warped_share, suited.elastic_mm) == (0.0, 0.0)
+        assert (suited.elastic_mm, suited.dice_iterations) == (0.0, 7)
     narrow = asked.changed(segmenter="auto", channels=(8,)).suited((128, 128, 128))
     assert narrow.segmenter == "unet3d"
 

@@ -224,7 +224,7 @@ class Combination:
 
     def system(self, course: SegmentationSettings) -> System:
         """Guided like this; `course` is that of the settings."""
-        dice_iterations = round(self.start * course.dice_iterations)
+        dice_iterations = round(self.start * course.suited().dice_iterations)
         guided_iterations = course.iterations - dice_iterations
         shape_loss: dict[str, object] = {
             "alpha": self.alpha,

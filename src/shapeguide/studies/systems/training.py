@@ -90,7 +90,7 @@ class SystemsStudy:
     def takes_over(self, condition: Condition) -> bool:
         """Whether it takes over Dice iterations of the unguided segmenter: there may be none."""
         settings = condition.system.settings(self.settings, condition.seed)
-        return condition.system.branches and settings.segmentation.dice_iterations > 0
+        return condition.system.branches and settings.segmentation.suited().dice_iterations > 0
 
     def is_trained(self, what: Condition | GuideKey) -> bool:
         """Whether a segmenter, a guide or a restorer is there."""

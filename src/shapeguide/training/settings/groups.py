@@ -179,10 +179,15 @@ class SuitedSegmentation:
     """Settings of the segmentation that suit the size of what is seen at once."""
 
     segmenter: SegmenterName
+    dice_iterations: int
+    guided_iterations: int
     batch_size: int
-    warped_share: float
     elastic_mm: float
-    scanner_faults: float
+
+    @property
+    def iterations(self) -> int:
+        """All iterations of the stage."""
+        return self.dice_iterations + self.guided_iterations
 
 
 class SegmentationSettings(Settings):
@@ -193,10 +198,12 @@ class SegmentationSettings(Settings):
     once that of blocks, which leaves out the convolutions at full resolution."""
     channels: tuple[Count, ...] = (16, 32, 64, 128)
     """Channels of the segmenter's levels, from full resolution down; each halves it."""
-    dice_iterations: CountOrZero = 800
-    """Iterations before the shape loss."""
-    guided_iterations: CountOrZero = 400
-    """Iterations with the shape loss; without guidance they train on like the first."""
+    dice_iterations: CountOrZero | None = None
+    """Iterations before the shape loss; when not given 800, and 1,600 where more than 64^3 voxels
+    are seen at once."""
+    guided_iterations: CountOrZero | None = None
+    """Iterations with the shape loss, without guidance they train on like the first; when not given
+    400, and 800 where more than 64^3 voxels are seen at once."""
     batch_size: Count | None = None
     """Cases in a batch; when not given, 1 to 3, as many as have about half a million voxels
     together."""
@@ -209,19 +216,18 @@ class SegmentationSettings(Settings):
     deep_supervision: bool = True
     """Losses at lower resolutions too, each of half the weight of the one above, where the network
     has any on its way up; --no-deep-supervision as published."""
-    warped_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    warped_share: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Share of training images that are warped; the others show scans as they come. 1 as
-    published; when not given 0.8, and 0.5 where more than 64^3 voxels are seen at once."""
+    published."""
     elastic_mm: NotNegative | None = None
     """Standard deviation of elastic displacements, 16 mm apart, of warped images; 0 for none,
-    as published; when not given 1.5, and none where more than 64^3 voxels are seen at once."""
+    as published; when not given 1.5, and 3 where more than 64^3 voxels are seen at once."""
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
     published."""
-    scanner_faults: Annotated[float, Field(ge=0, le=1)] | None = None
+    scanner_faults: Annotated[float, Field(ge=0, le=1)] = 0.07
     """Chance of a training image to have each of these faults: a missing or faint slab, uneven
-    gain, ghosts, thick slices, strong noise; 0 for none, as published; when not given 0.07, and
-    none where more than 64^3 voxels are seen at once."""
+    gain, ghosts, thick slices, strong noise; 0 for none, as published."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The average of the weights keeps this share of itself in each iteration; 0 keeps none."""
     validation_cases: CountOrZero | None = None
@@ -239,16 +245,23 @@ class SegmentationSettings(Settings):
         batch_size = affordable(MOST_CASES, each=voxels, most=BATCH_VOXELS)
         return SuitedSegmentation(
             segmenter=segmenter,
+            dice_iterations=given(self.dice_iterations, 1600 if large else 800),
+            guided_iterations=given(self.guided_iterations, 800 if large else 400),
             batch_size=given(self.batch_size, batch_size),
-            warped_share=given(self.warped_share, 0.5 if large else 0.8),
-            elastic_mm=given(self.elastic_mm, 0.0 if large else 1.5),
-            scanner_faults=given(self.scanner_faults, 0.0 if large else 0.07),
+            elastic_mm=given(self.elastic_mm, 3.0 if large else 1.5),
+        )
+
+    def with_iterations_for(self, spatial_shape: tuple[int, int, int]) -> SegmentationSettings:
+        """These settings with the iterations that suit windows of this shape written in."""
+        suited = self.suited(spatial_shape)
+        return self.changed(
+            dice_iterations=suited.dice_iterations, guided_iterations=suited.guided_iterations
         )
 
     @property
     def iterations(self) -> int:
-        """All iterations of the stage."""
-        return self.dice_iterations + self.guided_iterations
+        """All iterations of the stage, where nothing is given those for small windows."""
+        return self.suited().iterations
 
     @model_validator(mode="after")
     def _trains_at_all(self) -> SegmentationSettings:

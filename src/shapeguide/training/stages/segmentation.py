@@ -142,13 +142,13 @@ class SegmentationStage:
 
     @property
     def course(self) -> SegmentationSettings:
-        """Its own settings."""
-        return self.settings.segmentation
+        """Its own settings, with the iterations that suit the size of what is seen at once."""
+        return self.settings.segmentation.with_iterations_for(self.cohort.space.spatial_shape)
 
     @property
     def suited(self) -> SuitedSegmentation:
         """What suits the size of what is seen at once."""
-        return self.course.suited(self.cohort.space.spatial_shape)
+        return self.settings.segmentation.suited(self.cohort.space.spatial_shape)
 
     @property
     def average_decay(self) -> float:
@@ -191,16 +191,15 @@ class SegmentationStage:
         cohort.train_cases.prepare_all()
         guiding = self.guiding.to(device) if self.guiding else None
         batches = SegmentationBatches(cohort.train_cases, self.settings)
+        settings = self.settings.changed(segmentation=self.course)
         context = None if cohort.train_cases.places is None else batches.context
         wholes = tuple(made_of(whole, cohort.structures) for whole in cohort.train.wholes)
         return LoopTask(
             batches,
-            SegmentationStep(
-                wrapped, cohort.space.spacing_mm, self.settings, guiding, context, wholes
-            ),
+            SegmentationStep(wrapped, cohort.space.spacing_mm, settings, guiding, context, wholes),
             validate=self._validation(wrapped, state) if cohort.held_out else None,
             keep_best=lambda: _keep_best(state, folder),
-            milestones={self.course.dice_iterations: folder / BRANCH_FILE},
+            milestones={self.suited.dice_iterations: folder / BRANCH_FILE},
         )
 
     def describe(self, state: TrainingState, folder: Path) -> SegmenterDescription:

@@ -70,7 +70,7 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
         warps = draw_warps(
             self.settings.warp,
             count=len(images),
-            share=self.suited.warped_share,
+            share=course.warped_share,
             generator=generator,
         )
         # A scanner takes each channel by itself.
@@ -88,7 +88,7 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
         if course.intensity_augmentation:
             intensities = draw_intensities(shape, generator=generator)
         faults = None
-        share = self.suited.scanner_faults
+        share = course.scanner_faults
         if share:
             faults = draw_faults(shape, share=share, generator=generator)
         return LabelledImages(images, classes, warps, intensities, faults)

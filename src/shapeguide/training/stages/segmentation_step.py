@@ -83,13 +83,14 @@ class SegmentationStep:
         if lower:
             weight = chosen.cross_entropy_weight
             deep = deep_supervision_loss(lower, reference, cross_entropy_weight=weight)
-        if self.guide is None or iteration < chosen.dice_iterations:
+        unguided = chosen.suited().dice_iterations
+        if self.guide is None or iteration < unguided:
             return LossTerms(dice, cross_entropy, deep)
         guided = reference
         if self.context is not None and self.guide.whole_only:
             guided = reference * shown_whole(classes, logits.shape[1])[..., None, None, None]
         found = self.guide.guide(probabilities, guided)
-        weight = self.settings.guide_weight(iteration + 1 - chosen.dice_iterations)
+        weight = self.settings.guide_weight(iteration + 1 - unguided)
         if not self.settings.is_balanced:
             return LossTerms(dice, cross_entropy, deep, weight * found.loss, found.figures)
         base = LossTerms(dice, cross_entropy).total

@@ -26,7 +26,7 @@ from shapeguide.training.engine.run_folder import (
     locked_run_folder,
     noted_settings,
 )
-from shapeguide.training.guides import Guide
+from shapeguide.training.guides import Guide, guide_loss, guided_by
 from shapeguide.training.settings.base import build
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.guidance import ShapeGuidance
@@ -196,6 +196,8 @@ def _train_stages(
             cohort, run_dir=folder / AUTOENCODER_FOLDER, settings=settings, progress=progress
         )
     if restores:
+        # What cannot guide is refused before the restorer takes its time.
+        guide_loss(guide, cohort, guided_by(guide, settings))
         train_restorer(
             cohort, run_dir=folder / RESTORER_FOLDER, settings=settings, progress=progress
         )

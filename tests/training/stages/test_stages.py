@@ -239,6 +239,11 @@ def test_collapsed_shape_network_is_refused_unless_accepted(
         sg.train_segmenter(
             cohort, shape_network, run_dir=tmp_path / "r", settings=settings, progress=False
         )
+    settings = settings.changed(restorer=settings.restorer.changed(iterations=5))
+    with pytest.raises(ConfigError, match="collapsed for"):
+        sg.train(cohort, out=tmp_path / "all", settings=settings, progress=False)
+    assert (tmp_path / "all/shape/model.json").is_file()
+    assert not (tmp_path / "all/restorer").exists(), "refused before the restorer is trained"
 
 
 def test_shape_network_of_other_structures_is_refused(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,33 @@ def test_two_jobs_are_two_processes_that_share_the_cores() -> None:
     assert found["threads"] == os.environ.get(
         "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2))
     )
+
+
+def test_threads_of_this_process_end_in_the_order_of_the_list(tmp_path: Path) -> None:
+    ended: list[Ended] = []
+    meeting = threading.Barrier(2, timeout=60)
+    cells = [
+        Cell("first", meeting.wait, ()),
+        Cell("second", meeting.wait, ()),
+        failing(tmp_path, "third"),
+        Cell("who", os.getpid, ()),
+    ]
+    failures = run_cells(cells, on_end=ended.append, threads=2)
+    assert [one.name for one in ended] == ["first", "second", "third", "who"]
+    assert ended[-1].result == os.getpid()
+    assert list(failures) == ["third"]
+
+
+def test_what_interrupts_one_thread_lets_no_other_cell_begin(tmp_path: Path) -> None:
+    later = [writing(tmp_path, f"{number}") for number in range(200)]
+    cells = [Cell("stop", _interrupt, ()), Cell("sleep", time.sleep, (0.5,)), *later]
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, threads=2)
+    assert len(list(tmp_path.iterdir())) < len(later)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_no_job_at_all_is_an_error() -> None:

@@ -6,9 +6,10 @@ prediction of many scans hand in a list of them::
     cells = [Cell(f"segment {scan}", segment_one, (run_dir, scan)) for scan in scans]
     failures = run_cells(cells, Workers(jobs=4), on_end=lambda ended: rows.append(ended.result))
 
-With one job everything runs here, in the order of the list, and no cluster is started. With several
-a `distributed.LocalCluster` lives as long as the call; with the address of a scheduler the cells go
-to the workers of a cluster that is there, which must see the same files under the same paths.
+With one job everything runs here, in the order of the list, and no cluster is started; what reads
+and writes much may run in a few threads. With several a `distributed.LocalCluster` lives as long as
+the call; with the address of a scheduler the cells go to the workers of a cluster that is there,
+which must see the same files under the same paths.
 
 A cell whose worker dies runs again on another, so it must go on from what it left: a training does,
 from its checkpoint.
@@ -22,6 +23,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,6 +107,7 @@ def run_cells(
     workers: Workers = HERE,
     *,
     on_end: Callable[[Ended], None] = lambda _: None,
+    threads: int = 1,
 ) -> dict[str, str]:
     """Run all cells, each after those that it needs; of those that may run, the first in the list.
 
@@ -115,6 +118,9 @@ def run_cells(
         cells: What must come first stands first.
         workers: Where they run.
         on_end: Called in this process and thread for each cell that ends, well or not, as it ends.
+        threads: Cells at a time where they run in this process. More than one is for cells that
+            need nothing and of which one reads or writes while another computes; `on_end` is then
+            called in the order of the list.
 
     Returns:
         Why each failed cell failed, by name.
@@ -131,7 +137,10 @@ def run_cells(
         on_end(ended)
 
     if workers.scheduler is None and (workers.jobs == 1 or len(cells) <= 1):
-        _run_here(cells, end)
+        if threads > 1:
+            _run_in_threads(cells, end, threads)
+        else:
+            _run_here(cells, end)
     elif cells:
         with _client(workers, len(cells)) as client:
             _run_on(client, cells, end)
@@ -152,6 +161,18 @@ def _run_here(cells: Sequence[Cell], end: Callable[[Ended], None]) -> None:
         )
         done[cell.name] = _work(cell, needed, waited)
         end(done[cell.name])
+
+
+def _run_in_threads(cells: Sequence[Cell], end: Callable[[Ended], None], threads: int) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(_work, cell, (), ()) for cell in cells]
+        try:
+            for future in running:
+                end(future.result())
+        except BaseException:
+            # Those that run end by themselves, and soon; none of the others begins.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _work(cell: Cell, needed: Sequence[Ended], _waited: Sequence[Ended]) -> Ended:

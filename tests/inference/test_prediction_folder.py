@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ import pytest
 import shapeguide as sg
 from shapeguide.data.case import Case
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.geometry.volume import Volume
 from shapeguide.inference import prediction_files
-from shapeguide.inference.prediction import predict_volume
+from shapeguide.inference.prediction import Prediction, predict_volume
 from shapeguide.inference.prediction_files import PredictionReport
+from shapeguide.inference.run import TrainedRun
 from shapeguide.inference.shown import channels_for
 from shapeguide.inference.sizes_table import VOLUMES_FILE
 from shapeguide.models.segmenter import Segmenter
@@ -56,14 +60,14 @@ def models_of(out: Path) -> dict[str, str | None]:
 def test_whatever_a_scan_does_the_others_are_done(
     run_by_hand: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    scans = [write_scan(tmp_path / "scans" / f"{name}.nii.gz") for name in "abc"]
-    seen: list[int] = []
+    folder = tmp_path / "scans"
+    scans = [write_scan(folder / f"{name}.nii.gz", seed=ord(name)) for name in "abc"]
+    second = sg.read_volume(scans[1]).data
 
-    def failing(*given: object) -> object:
-        seen.append(1)
-        if len(seen) == 2:
+    def failing(run: TrainedRun, channels: tuple[Volume, ...]) -> Prediction:
+        if np.allclose(channels[0].data, second):
             raise error
-        return predict_volume(*given)  # type: ignore[arg-type]
+        return predict_volume(run, channels)
 
     monkeypatch.setattr(prediction_files, "predict_volume", failing)
     report = predict(run_by_hand(), scans, tmp_path / "out")
@@ -71,6 +75,34 @@ def test_whatever_a_scan_does_the_others_are_done(
     assert [failure.scan.name for failure in report.failed] == ["b.nii.gz"]
     assert type(error).__name__ in report.failed[0].reason
     assert models_of(tmp_path / "out")["b"] is None
+
+
+def test_a_scan_is_read_while_the_network_looks_at_another(
+    run_by_hand: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the other, which they could not one after the other."""
+    names = [f"{number}" for number in range(6)]
+    scans = [write_scan(tmp_path / "scans" / f"{name}.nii.gz", seed=int(name)) for name in names]
+    reading, looking = threading.Event(), threading.Lock()
+
+    def read(segmenter: Segmenter, case: Case) -> tuple[Volume, ...]:
+        if case.id == "1":
+            reading.set()
+        return channels_for(segmenter, case)
+
+    def look(run: TrainedRun, channels: tuple[Volume, ...]) -> Prediction:
+        assert looking.acquire(blocking=False), "two scans at once in the networks"
+        assert reading.wait(timeout=60), "the next scan was not read meanwhile"
+        try:
+            return predict_volume(run, channels)
+        finally:
+            looking.release()
+
+    monkeypatch.setattr(prediction_files, "channels_for", read)
+    monkeypatch.setattr(prediction_files, "predict_volume", look)
+    report = predict(run_by_hand(), scans, tmp_path / "out")
+    assert [path.name for path in report.written] == [f"{name}.nii.gz" for name in names]
+    assert list(report.volumes["case"].unique()) == names
 
 
 def test_one_path_and_one_case_are_taken_as_they_are(run_by_hand: Run, tmp_path: Path) -> None:
@@ -152,8 +184,11 @@ def test_what_was_restored_is_in_the_table_as_soon_as_a_scan_is_done(
     found: list[pd.DataFrame] = []
 
     def killed(segmenter: Segmenter, case: Case) -> tuple[sg.Volume, ...]:
-        if case.id == "b":
-            found.append(pd.read_csv(out / VOLUMES_FILE))  # what a kill -9 would leave
+        deadline = time.monotonic() + 60
+        while case.id == "b" and not found and time.monotonic() < deadline:
+            time.sleep(0.05)  # "a" is looked at meanwhile
+            if len(table := pd.read_csv(out / VOLUMES_FILE)):  # what a kill -9 would leave
+                found.append(table)
         return channels_for(segmenter, case)
 
     monkeypatch.setattr(prediction_files, "channels_for", killed)

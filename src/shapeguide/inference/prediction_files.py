@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
+
+SCANS_AT_ONCE = 2
+"""One is read, or brought to its grid and written, while the networks look at another."""
+_network = threading.Lock()
+"""The networks look at one scan at a time."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,7 @@ class _Work:
             ],
             workers,
             on_end=end,
+            threads=SCANS_AT_ONCE,
         )
 
     def _fail(self, case: Case, reason: str) -> None:
@@ -252,7 +259,8 @@ def _segment(
     run = model.load() if isinstance(model, RunSource) else model
     channels = channels_for(run.segmenter, case)
     volume = channels[0]
-    prediction = predict_volume(run, channels)
+    with _network:
+        prediction = predict_volume(run, channels)
     if prediction.missed:
         logger.warning(
             "%s: not found, and so not segmented: %s; look whether the scan shows them",

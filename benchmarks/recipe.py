@@ -102,6 +102,12 @@ TRIALS: dict[str, dict[str, Any]] = {
     "full-x3": {**FULL, "dice_iterations": 3},
     "full-x6": {**FULL, "dice_iterations": 6},
     "full-elastic3-x6": {**FULL, "elastic_mm": 3.0, "dice_iterations": 6},
+    "full-elastic3-mirrored-x6": {
+        **FULL,
+        "elastic_mm": 3.0,
+        "mirrored": True,
+        "dice_iterations": 6,
+    },
     "deep-faults0.07": {"deep_supervision": True, "scanner_faults": 0.07},
     "deep-unet3d": {"deep_supervision": True, "segmenter": "unet3d", "dice_iterations": 0.3},
     "deep-wide": {

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape.mask_bank import mask_bank
+from shapeguide.training.stages.segmentation import train_segmenter
 from shapeguide.training.stages.segmentation_batches import SegmentationBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep, shown_whole
 from shapeguide.vocabulary import RegionChoice
@@ -108,6 +111,36 @@ def test_warps_bring_in_what_lies_around_the_region(dataset: Dataset) -> None:
     # The ramp along the first axis goes on to the border: nothing is repeated there.
     slope = images[:, 0, 1:, 4:-4, 4:-4].mean((2, 3)) - images[:, 0, :-1, 4:-4, 4:-4].mean((2, 3))
     assert (slope[:, :3] > 0).all()
+
+
+def test_mirrored_regions_show_each_structure_on_its_side(dataset: Dataset) -> None:
+    chosen = settings("all")
+    mirrored = chosen.changed(segmentation=chosen.segmentation.changed(mirrored=True))
+    cohort = cohort_of(dataset, chosen)
+    plain, _ = batches_of(cohort, chosen)
+    batches, step = batches_of(cohort, mirrored)
+    turned = []
+    for iteration in range(8):
+        images, classes = step.varied(batches[iteration])
+        for image, labels in zip(images, classes, strict=True):
+            left, right = ((labels == index).nonzero().float().mean(0)[0] for index in (1, 2))
+            assert left < right, "left lies where the first axis begins"
+            assert int((labels == 1).sum()) == int((labels == 2).sum()) == 10 * 12 * 8
+            # In these heads the right one is the brighter, and mirrored ones show that.
+            turned.append(bool(image[0][labels == 1].mean() > image[0][labels == 2].mean()))
+    assert 0 < sum(turned) < len(turned)
+    assert plain.mirrored is None
+
+
+def test_a_single_side_is_refused_before_anything_is_mirrored(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    chosen = settings("none")
+    chosen = chosen.changed(segmentation=chosen.segmentation.changed(mirrored=True))
+    with pytest.raises(ConfigError, match="left as right, which is not among"):
+        train_segmenter(
+            dataset.with_structures(left=1), run_dir=tmp_path, settings=chosen, progress=False
+        )
 
 
 def test_the_shape_stage_sees_each_structure_whole(dataset: Dataset) -> None:

@@ -222,6 +222,9 @@ class SegmentationSettings(Settings):
     elastic_mm: NotNegative | None = None
     """Standard deviation of elastic displacements, 16 mm apart, of warped images; 0 for none,
     as published; when not given 1.5, and 3 where more than 64^3 voxels are seen at once."""
+    mirrored: bool = False
+    """Half of the training images are mirrored, left to right, and what is left of a structure
+    (`left_caudate`) becomes right: for anatomy whose sides are alike."""
     intensity_augmentation: bool = True
     """Random contrast, brightness and noise on training images; --no-intensity-augmentation as
     published."""

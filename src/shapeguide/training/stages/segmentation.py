@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import nn
 
 from shapeguide.data.dataset import Dataset
+from shapeguide.data.sides import mirrored_classes
 from shapeguide.geometry.nesting import made_of
 from shapeguide.losses import GuideLoss
 from shapeguide.models.deep_supervision import (
@@ -168,6 +169,8 @@ class SegmentationStage:
     def check(self) -> None:
         """Refuse cases without images, and a guide that does not fit."""
         self.cohort.train.require_images()
+        if self.course.mirrored:
+            mirrored_classes(self.cohort.names)
         _ = self.guiding
 
     def learner(self) -> nn.Module:

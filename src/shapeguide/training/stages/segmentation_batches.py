@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from shapeguide.data.prepared_cases import PreparedCases
+from shapeguide.data.sides import mirrored_classes
 from shapeguide.geometry.boxes import Box
 from shapeguide.training.engine.seeds import Stream, generator_for
 from shapeguide.training.settings.groups import TrainSettings
@@ -21,6 +22,8 @@ from shapeguide.training.stages.variation import (
     draw_warps,
     with_displacements,
 )
+
+MIRRORED_SHARE = 0.5
 
 
 class LabelledImages(NamedTuple):
@@ -49,6 +52,11 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
         self.settings = settings
         self.suited = settings.segmentation.suited(cases.space.spatial_shape)
         self.order = CaseOrder(len(cases), self.suited.batch_size, settings.seed)
+        self.mirrored: Tensor | None = None
+        """What each class becomes in a mirrored image; None where none is mirrored."""
+        if settings.segmentation.mirrored:
+            names = [structure.name for structure in cases.cases[0].structures]
+            self.mirrored = torch.tensor(mirrored_classes(names))
         i, j, k = (room - off for room, off in zip(cases.room, cases.off, strict=True))
         self.context = (i, j, k)
         """Voxels of the images beyond the working space, at both ends of each axis."""
@@ -67,6 +75,9 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
             [torch.from_numpy(case.classes[box]) for case, box in zip(chosen, boxes, strict=True)]
         )
         course = self.settings.segmentation
+        if self.mirrored is not None:
+            turned = torch.rand(len(images), generator=generator) < MIRRORED_SHARE
+            images, classes = _mirrored(images, classes, turned, self.mirrored)
         warps = draw_warps(
             self.settings.warp,
             count=len(images),
@@ -104,3 +115,13 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
             for start, length, off in zip(starts, lengths, most, strict=True)
         )
         return i, j, k
+
+
+def _mirrored(
+    images: Tensor, classes: Tensor, chosen: Tensor, becomes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The chosen items with left and right changed; the first spatial axis runs to the right."""
+    images, classes = images.clone(), classes.clone()
+    images[chosen] = images[chosen].flip(2)
+    classes[chosen] = becomes.to(classes.dtype)[classes[chosen].flip(1).long()]
+    return images, classes

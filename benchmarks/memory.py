@@ -168,7 +168,7 @@ def _step(spatial_shape: Shape, again: bool) -> float:
     generator = torch.Generator().manual_seed(0)
     warps = draw_warps(settings.warp, count=1, share=1.0, generator=generator)
     batch = fabric.to_device(LabelledImages(images, classes, warps))
-    fabric.backward(step(batch, chosen.dice_iterations).total)
+    fabric.backward(step(batch, chosen.suited().dice_iterations).total)
     optimizer.step()
     return _gpu_peak_gb() if fabric.device.type == "cuda" else _peak_gb()
 

@@ -10,13 +10,14 @@ one structure in the training heads of MICCAI 2012, or around caudate and hippoc
 (`heads`, as large as the region that the default preset lays there), their middle off by up to 3
 voxels: 4 heads are scored, 11 trained on. Every scored scan is predicted as it is, and under one of
 the degradations of the studies at severity 2, which go round over the cases (with the last weights
-only). Crops are worked on at 1.5 mm, regions at 1 mm. A stopped command goes on where it was.
+only); `heads` also as old people's, their ventricles grown by 3 and by 6 mm (`aged_heads.py`).
+Crops are worked on at 1.5 mm, regions at 1 mm. A stopped command goes on where it was.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import shapeguide as sg
+from aged_heads import aged
 from shapeguide.data.case import Case
 from shapeguide.data.dataset import Dataset
 from shapeguide.disturbing.images import degrade
@@ -58,6 +60,8 @@ BOXES: dict[str, tuple[dict[str, int], Shape]] = {
 }
 """Structures with their label ids, and the shape of the box around them along R, A, S."""
 DEVELOPMENT_HEADS = ("1000", "1006", "1012", "1036")
+AGED_MM = (3, 6)
+"""How far the ventricles of the aged heads are grown."""
 
 DEEP_FAST = {"deep_supervision": True, "learning_rate": 5e-3}
 DEEP_WARPED = {"deep_supervision": True, "warped_share": 0.8}
@@ -102,6 +106,13 @@ TRIALS: dict[str, dict[str, Any]] = {
     "full-x3": {**FULL, "dice_iterations": 3},
     "full-x6": {**FULL, "dice_iterations": 6},
     "full-elastic3-x6": {**FULL, "elastic_mm": 3.0, "dice_iterations": 6},
+    "full-elastic5-x3": {**FULL, "elastic_mm": 5.0, "dice_iterations": 3},
+    "full-elastic3-swelling6-x3": {
+        **FULL,
+        "elastic_mm": 3.0,
+        "swelling_mm": 6.0,
+        "dice_iterations": 3,
+    },
     "full-elastic3-mirrored-x6": {
         **FULL,
         "elastic_mm": 3.0,
@@ -128,6 +139,8 @@ class Task:
     iterations: int
     spacing_mm: float
     batch_size: int = 2
+    aged: dict[str, Dataset] = field(default_factory=dict)
+    """The scored cases as they would be in old age, by the name of the condition."""
 
 
 def main(
@@ -155,6 +168,8 @@ def main(
             folder = out / task / f"{trial}_seed{seed}"
             if not (folder / "scores.csv").is_file():
                 run_trial(cases, trial, seed, folder)
+            if cases.aged and not (folder / "aged.csv").is_file():
+                score_aged(cases, trial, seed, folder)
     show(task, out, against)
 
 
@@ -187,8 +202,29 @@ def _regions(name: TaskName, data: Path, out: Path) -> Task:
     train = regions.select([c.id for c in regions if c.id not in DEVELOPMENT_HEADS])
     scored = regions.select(DEVELOPMENT_HEADS)
     if len(structures) > 1:
-        return Task(train, scored, 400, 1.0, batch_size=1)
+        return Task(train, scored, 400, 1.0, batch_size=1, aged=_aged_regions(scored, out))
     return Task(train, scored, 300, 1.0)
+
+
+def _aged_regions(scored: Dataset, out: Path) -> dict[str, Dataset]:
+    """The regions with grown ventricles, written beside the others."""
+    found = {}
+    for amount_mm in AGED_MM:
+        folder = out / f"heads_aged_{amount_mm}mm"
+        for kind in ("images", "labels"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        for case in scored:
+            assert case.label_map is not None
+            kept = tuple(label_id for one in case.structures for label_id in one.label_ids)
+            files = [folder / kind / f"{case.id}.nii.gz" for kind in ("images", "labels")]
+            if not all(path.is_file() for path in files):
+                image, labels = (nib.nifti1.load(path) for path in (case.image, case.label_map))
+                grown = aged(image, labels, amount_mm=amount_mm, kept=kept)
+                for volume, path in zip(grown, files, strict=True):
+                    nib.save(volume, path)
+        structures = {one.name: one.label_ids for one in scored.structures}
+        found[f"aged {amount_mm} mm"] = sg.read_dataset(folder).with_structures(**structures)
+    return found
 
 
 def _cut(
@@ -229,6 +265,19 @@ def run_trial(task: Task, trial: str, seed: int, folder: Path) -> None:
     table.to_csv(folder / "scores.csv", index=False)
 
 
+def score_aged(task: Task, trial: str, seed: int, folder: Path) -> None:
+    """Write the scores of the aged heads, by the last weights of a trained network."""
+    segmenter = load_segmenter(folder)
+    tables = []
+    for condition, heads in task.aged.items():
+        for case in heads:
+            found = score(predict(segmenter, case.read_volume()), case.read_label_map())
+            rows = pd.DataFrame(score_rows(case.id, found))
+            tables.append(rows.assign(weights="last", condition=condition))
+    table = pd.concat(tables, ignore_index=True).assign(trial=trial, seed=seed)
+    table.to_csv(folder / "aged.csv", index=False)
+
+
 def trial_settings(task: Task, trial: str, seed: int) -> TrainSettings:
     """The default preset in small batches, without guidance, changed as the trial says."""
     changes = {**BASE, **TRIALS[trial]}
@@ -246,9 +295,11 @@ def trial_settings(task: Task, trial: str, seed: int) -> TrainSettings:
 
 def show(task: str, out: Path, against: str) -> None:
     """Means over cases, and the paired difference to one of them by the same seeds."""
-    files = sorted((out / task).glob("*/scores.csv"))
-    table = pd.concat([pd.read_csv(path) for path in files], ignore_index=True)
-    table["kind"] = np.where(table["condition"] == "clean", "clean", "corrupted")
+    files = [*(out / task).glob("*/scores.csv"), *(out / task).glob("*/aged.csv")]
+    table = pd.concat([pd.read_csv(path) for path in sorted(files)], ignore_index=True)
+    conditions = table["condition"]
+    as_named = (conditions == "clean") | conditions.str.startswith("aged")
+    table["kind"] = conditions.where(as_named, "corrupted")
     table.to_csv(out / f"{task}.csv.gz", index=False)
     names = ("Dice", "difference", "HD95 mm", "difference", "HD mm", "missed")
     shown = Table("scans", "trial", "weights", "seeds", *names, "s", title=task)

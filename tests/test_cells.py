@@ -126,6 +126,13 @@ def test_what_interrupts_one_thread_lets_no_other_cell_begin(tmp_path: Path) -> 
     assert len(list(tmp_path.iterdir())) < len(later)
 
 
+def test_threads_are_refused_to_cells_that_need_others(tmp_path: Path) -> None:
+    cells = [writing(tmp_path, "first"), Cell("second", os.getpid, (), needs=("first",))]
+    with pytest.raises(ConfigError, match="need no others, found second"):
+        run_cells(cells, threads=2)
+    assert not list(tmp_path.iterdir())
+
+
 def _interrupt() -> None:
     raise KeyboardInterrupt
 

@@ -126,9 +126,13 @@ def run_cells(
         Why each failed cell failed, by name.
 
     Raises:
-        ConfigError: If no scheduler answers at the address.
+        ConfigError: If no scheduler answers at the address, or there are threads for cells that
+            need others.
     """
     failures: dict[str, str] = {}
+    bound = next((cell.name for cell in cells if cell.needs or cell.waits), None)
+    if threads > 1 and bound is not None:
+        raise ConfigError(f"threads are for cells that need no others, found {bound}")
 
     def end(ended: Ended) -> None:
         if ended.error is not None:

@@ -12,10 +12,10 @@ from shapeguide.errors import ConfigError
 from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape.mask_bank import mask_bank
-from shapeguide.training.stages.segmentation import train_segmenter
 from shapeguide.training.stages.segmentation_batches import SegmentationBatches
 from shapeguide.training.stages.segmentation_step import SegmentationStep, shown_whole
 from shapeguide.vocabulary import RegionChoice
+from shapeguide.workflows.train import train
 
 SHAPE = (80, 72, 64)
 
@@ -132,15 +132,14 @@ def test_mirrored_regions_show_each_structure_on_its_side(dataset: Dataset) -> N
     assert plain.mirrored is None
 
 
-def test_a_single_side_is_refused_before_anything_is_mirrored(
+def test_a_single_side_is_refused_before_anything_is_trained(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    chosen = settings("none")
+    chosen = settings("all")
     chosen = chosen.changed(segmentation=chosen.segmentation.changed(mirrored=True))
     with pytest.raises(ConfigError, match="left as right, which is not among"):
-        train_segmenter(
-            dataset.with_structures(left=1), run_dir=tmp_path, settings=chosen, progress=False
-        )
+        train(dataset.with_structures(left=1), out=tmp_path, settings=chosen, progress=False)
+    assert not list(tmp_path.rglob("model.json"))
 
 
 def test_the_shape_stage_sees_each_structure_whole(dataset: Dataset) -> None:

@@ -222,6 +222,9 @@ class SegmentationSettings(Settings):
     elastic_mm: NotNegative | None = None
     """Standard deviation of elastic displacements, 16 mm apart, of warped images; 0 for none,
     as published; when not given 1.5, and 3 where more than 64^3 voxels are seen at once."""
+    swelling_mm: NotNegative = 0.0
+    """How far, at most, what is darker than a random level grows or shrinks in half of the warped
+    images, as ventricles do with age; 0 for none, as published."""
     mirrored: bool = False
     """Half of the training images are mirrored, left to right, and what is left of a structure
     (`left_caudate`) becomes right: for anatomy whose sides are alike."""

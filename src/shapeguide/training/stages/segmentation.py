@@ -111,6 +111,8 @@ def found_cohort(
         DataError: If a case cannot be used.
     """
     cohort = cohort_of(dataset, settings)
+    if settings.segmentation.mirrored:
+        mirrored_classes(cohort.names)
     if cohort.regions is None or cohort.finder is not None:
         return cohort
     on_first(lambda: check_run_folder(Path(run_dir)))
@@ -169,8 +171,6 @@ class SegmentationStage:
     def check(self) -> None:
         """Refuse cases without images, and a guide that does not fit."""
         self.cohort.train.require_images()
-        if self.course.mirrored:
-            mirrored_classes(self.cohort.names)
         _ = self.guiding
 
     def learner(self) -> nn.Module:

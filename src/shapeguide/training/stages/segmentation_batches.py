@@ -21,6 +21,7 @@ from shapeguide.training.stages.variation import (
     draw_intensities,
     draw_warps,
     with_displacements,
+    with_swellings,
 )
 
 MIRRORED_SHARE = 0.5
@@ -95,6 +96,8 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
                 extent_mm=[length * step for length, step in lengths],
                 generator=generator,
             )
+        if course.swelling_mm:
+            warps = with_swellings(warps, most_mm=course.swelling_mm, generator=generator)
         intensities = None
         if course.intensity_augmentation:
             intensities = draw_intensities(shape, generator=generator)

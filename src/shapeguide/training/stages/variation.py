@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from shapeguide.disturbing.scanner import bent
+from shapeguide.disturbing.swelling import Swellings, draw_swellings, moved, swelling_field
 from shapeguide.geometry.warp import (
     displacement_field,
     draw_affine_warps,
@@ -22,6 +24,8 @@ from shapeguide.geometry.warp_limits import WarpLimits
 VARIED_SHARE = 0.5
 ELASTIC_CELL_MM = 16.0
 """About how far apart elastic displacements are drawn."""
+SWELLING_CELL_MM = 3.0
+"""About the voxels of the coarse images that swellings follow from."""
 
 
 class Warps(NamedTuple):
@@ -33,6 +37,8 @@ class Warps(NamedTuple):
     """Bool (B,)."""
     displacements_mm: Tensor | None = None
     """Elastic displacements on top, as `draw_displacements` gives them."""
+    swellings: Swellings | None = None
+    """How the warped images swell."""
 
 
 def draw_warps(
@@ -78,6 +84,15 @@ def warp_batch(
     field = None
     if warps.displacements_mm is not None:
         field = displacement_field(warps.displacements_mm[chosen], varied[1].shape[1:])
+    if warps.swellings is not None and warps.swellings.amounts_mm[chosen].any():
+        field = _swollen(
+            images[chosen, :1],
+            matrices,
+            warps.swellings.chosen(chosen),
+            field,
+            spacing_mm=spacing_mm,
+            context=context,
+        )
     found, labels = (tensor.clone(memory_format=torch.contiguous_format) for tensor in varied)
     found[chosen] = warp_images(
         images[chosen], matrices, spacing_mm=spacing_mm, margin=context, displacements_mm=field
@@ -108,6 +123,64 @@ def with_displacements(
         deviation_mm, count=len(warps.chosen), cells=cells, generator=generator
     )
     return warps._replace(displacements_mm=drawn)
+
+
+def with_swellings(warps: Warps, *, most_mm: float, generator: torch.Generator) -> Warps:
+    """The warps with swellings on top.
+
+    Args:
+        warps: With or without elastic displacements.
+        most_mm: How far the surfaces of what swells move at most.
+        generator: Source of all randomness, on the CPU.
+    """
+    drawn = draw_swellings(most_mm, count=len(warps.chosen), generator=generator)
+    return warps._replace(swellings=drawn)
+
+
+def _swollen(
+    images: Tensor,
+    matrices: Tensor,
+    swellings: Swellings,
+    field: Tensor | None,
+    *,
+    spacing_mm: tuple[float, float, float],
+    context: tuple[int, int, int],
+) -> Tensor:
+    """Displacements (B, 3, I, J, K) of images that are warped and swell as they are after it.
+
+    Args:
+        images: Shape (B, 1, I, J, K), with context.
+        matrices: Affine warps.
+        swellings: One for each image.
+        field: Displacements beside the affine warps; None for none.
+        spacing_mm: Voxel spacing.
+        context: Voxels at both ends of each axis that are left out.
+    """
+    cell = max(1, round(SWELLING_CELL_MM / math.prod(spacing_mm) ** (1 / 3)))
+    coarse_mm = [cell * step for step in spacing_mm]
+    shape = [n - 2 * off for n, off in zip(images.shape[2:], context, strict=True)]
+    if field is None:
+        field = images.new_zeros(len(images), 3, *shape, dtype=torch.float32)
+    middles = [
+        (torch.arange(-(-n // cell)) * cell + (cell - 1) // 2).clamp(max=n - 1) for n in shape
+    ]
+    beside = field[:, :, middles[0]][:, :, :, middles[1]][..., middles[2]]
+    coarse = warp_images(
+        images,
+        matrices,
+        spacing_mm=spacing_mm,
+        coarsening=cell,
+        margin=context,
+        displacements_mm=beside,
+    )
+    swelling = swelling_field(coarse, swellings, spacing_mm=coarse_mm)
+    # The warp takes the place that a voxel is read from to the image as it is stored.
+    back = torch.linalg.inv(matrices[:, :, :3]).to(swelling)
+    read = torch.einsum("bxy,byijk->bxijk", back, swelling)
+    read = read + moved(beside, swelling, spacing_mm=coarse_mm)
+    read = functional.interpolate(read, scale_factor=cell, mode="trilinear", align_corners=False)
+    i, j, k = shape
+    return read[..., :i, :j, :k]
 
 
 class Intensities(NamedTuple):

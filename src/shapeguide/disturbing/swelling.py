@@ -1,0 +1,131 @@
+"""Swelling: what is darker than a level grows or shrinks, as ventricles do with age.
+
+Everything happens on a coarse grid, in a few milliseconds. The displacements follow from the image
+itself, so they are found in training, where the image is, from what was drawn before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+SWOLLEN_SHARE = 0.5
+LEVELS = (0.15, 0.85)
+"""Between the darkest and the brightest of an image; outside of these hardly anything lies."""
+DARKEST, BRIGHTEST = 0.02, 0.98
+"""Shares of the voxels that are darker than what counts as darkest, and as brightest."""
+LEVEL_WIDTH = 0.08
+"""Over so much of the range of an image, darker goes over into brighter."""
+FAINT_STEP = 0.05
+"""Steps between darker and brighter that are fainter than this over two cells move little."""
+SQUARINGS = 4
+"""The flow is followed in 2 to the power of so many steps; it folds nowhere."""
+
+
+class Swellings(NamedTuple):
+    """How each item swells, each of shape (B,)."""
+
+    levels: Tensor
+    """What counts as dark, from 0, the darkest of the image, to 1, the brightest."""
+    amounts_mm: Tensor
+    """How far the surface of the dark parts moves, towards the bright ones where positive."""
+
+    def chosen(self, which: Tensor) -> Swellings:
+        """Those of some of the items, bool (B,)."""
+        return Swellings(self.levels[which], self.amounts_mm[which])
+
+
+def draw_swellings(most_mm: float, *, count: int, generator: torch.Generator) -> Swellings:
+    """Draw how items swell; about half of them do not.
+
+    Args:
+        most_mm: Largest amount.
+        count: Number of items, B.
+        generator: Source of all randomness, on the CPU.
+    """
+    numbers = torch.rand(3, count, generator=generator)
+    lowest, highest = LEVELS
+    amounts = most_mm * (2 * numbers[1] - 1) * (numbers[2] < SWOLLEN_SHARE)
+    return Swellings(lowest + (highest - lowest) * numbers[0], amounts)
+
+
+def swelling_field(images: Tensor, swellings: Swellings, *, spacing_mm: Sequence[float]) -> Tensor:
+    """Where the voxels of swollen images are read, beside their own places.
+
+    The surface between dark and bright is blurred over a few voxels, and everything near it moves
+    along its normal: so this is for coarse images, of voxels of about 3 mm.
+
+    Args:
+        images: Coarse images, shape (B, 1, I, J, K).
+        swellings: One for each.
+        spacing_mm: Of the coarse images.
+
+    Returns:
+        Displacements in mm along the axes, shape (B, 3, I, J, K), at most as long as the amounts;
+        none where an image is all alike.
+    """
+    dark = _darkness(images.float(), swellings.levels.to(images.device))
+    steps = torch.tensor(spacing_mm, dtype=torch.float32, device=images.device).view(3, 1, 1, 1)
+    slopes = _slopes(_blurred(dark)) / steps * steps.mean()
+    normals = slopes / (slopes.square().sum(1, keepdim=True) + FAINT_STEP**2).sqrt()
+    amounts = swellings.amounts_mm.to(images.device).view(-1, 1, 1, 1, 1)
+    flow_mm: Tensor = amounts * _blurred(_blurred(normals)) / 2**SQUARINGS
+    for _ in range(SQUARINGS):
+        flow_mm = flow_mm + moved(flow_mm, flow_mm, spacing_mm=spacing_mm)
+    return flow_mm
+
+
+def moved(fields: Tensor, displacements_mm: Tensor, *, spacing_mm: Sequence[float]) -> Tensor:
+    """Fields (B, C, I, J, K) read beside each place; beyond the grid the nearest voxel goes on."""
+    lengths = fields.shape[2:]
+    places = torch.stack(
+        torch.meshgrid(
+            *(torch.arange(n, dtype=torch.float32, device=fields.device) for n in lengths),
+            indexing="ij",
+        )
+    )
+    column = (-1, 1, 1, 1)
+    steps = torch.tensor(spacing_mm, dtype=torch.float32, device=fields.device).view(column)
+    ends = torch.tensor([max(n - 1, 1) for n in lengths], device=fields.device).view(column)
+    positions = (places + displacements_mm / steps) * 2 / ends - 1
+    return F.grid_sample(
+        fields,
+        positions.permute(0, 2, 3, 4, 1).flip(-1),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+
+
+def _darkness(images: Tensor, levels: Tensor) -> Tensor:
+    """1 where an image is darker than its level, 0 where it is brighter, smooth between."""
+    ordered = images.flatten(1).sort(dim=1).values
+    last = ordered.shape[1] - 1
+    darkest, brightest = ordered[:, round(DARKEST * last)], ordered[:, round(BRIGHTEST * last)]
+    span = brightest - darkest
+    level = darkest + span * levels
+    width = (LEVEL_WIDTH * span).clamp(min=torch.finfo(torch.float32).tiny)
+    column = (-1, 1, 1, 1, 1)
+    return torch.sigmoid((level.view(column) - images) / width.view(column))
+
+
+def _blurred(images: Tensor) -> Tensor:
+    return F.avg_pool3d(images, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _slopes(images: Tensor) -> Tensor:
+    """Difference of the two neighbours along each axis, shape (B, 3, I, J, K)."""
+    wide = F.pad(images, (1,) * 6, mode="replicate")
+    i, j, k = images.shape[2:]
+    return torch.cat(
+        [
+            wide[:, :, 2:, 1:-1, 1:-1] - wide[:, :, :i, 1:-1, 1:-1],
+            wide[:, :, 1:-1, 2:, 1:-1] - wide[:, :, 1:-1, :j, 1:-1],
+            wide[:, :, 1:-1, 1:-1, 2:] - wide[:, :, 1:-1, 1:-1, :k],
+        ],
+        dim=1,
+    )

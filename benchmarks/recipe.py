@@ -70,6 +70,7 @@ BASE: dict[str, Any] = {
     "deep_supervision": False,
     "warped_share": 0.5,
     "elastic_mm": 0.0,
+    "swelling_mm": 0.0,
     "scanner_faults": 0.0,
 }
 """The default preset as it was."""
@@ -107,11 +108,25 @@ TRIALS: dict[str, dict[str, Any]] = {
     "full-x6": {**FULL, "dice_iterations": 6},
     "full-elastic3-x6": {**FULL, "elastic_mm": 3.0, "dice_iterations": 6},
     "full-elastic5-x3": {**FULL, "elastic_mm": 5.0, "dice_iterations": 3},
-    "full-elastic3-swelling6-x3": {
+    "full-elastic3-swelling8-x3": {
         **FULL,
         "elastic_mm": 3.0,
-        "swelling_mm": 6.0,
+        "swelling_mm": 8.0,
+        "swollen_share": 0.75,
         "dice_iterations": 3,
+    },
+    "full-elastic5-swelling10-x3": {
+        **FULL,
+        "elastic_mm": 5.0,
+        "swelling_mm": 10.0,
+        "swollen_share": 0.75,
+        "dice_iterations": 3,
+    },
+    "full-elastic5-swelling10-x6": {
+        **FULL,
+        "elastic_mm": 5.0,
+        "swelling_mm": 10.0,
+        "dice_iterations": 6,
     },
     "full-elastic3-mirrored-x6": {
         **FULL,

@@ -10,6 +10,7 @@ from shapeguide.disturbing.fields import ball_radius_mm
 from shapeguide.disturbing.swelling import (
     Swellings,
     draw_swellings,
+    evened,
     moved,
     swelling_field,
 )
@@ -39,8 +40,8 @@ def radius_mm(image: Tensor, spacing_mm: float) -> float:
     return ball_radius_mm(volume)
 
 
-def swelling(amount_mm: float, level: float = 0.5) -> Swellings:
-    return Swellings(torch.tensor([level]), torch.tensor([amount_mm]))
+def swelling(amount_mm: float, fill: float = 1.0) -> Swellings:
+    return Swellings(torch.tensor([0.5]), torch.tensor([amount_mm]), torch.tensor([fill]))
 
 
 @pytest.mark.parametrize("amount_mm", [-4.0, -2.0, 2.0, 4.0, 6.0])
@@ -70,14 +71,33 @@ def test_an_image_that_is_all_alike_stays() -> None:
     assert torch.equal(field, torch.zeros(1, 3, 8, 8, 8))
 
 
-def test_about_half_of_the_items_swell_by_any_amount_up_to_the_largest() -> None:
-    drawn = draw_swellings(6.0, count=2000, generator=torch.Generator().manual_seed(0))
-    swelling = drawn.amounts_mm[drawn.amounts_mm != 0]
-    assert 900 < len(swelling) < 1100
-    assert 5.8 < float(swelling.max()) <= 6
-    assert -6 <= float(swelling.min()) < -5.8
-    assert float(drawn.levels.min()) >= 0.15
-    assert float(drawn.levels.max()) <= 0.85
+def test_a_share_of_the_items_swells_by_any_amount_up_to_the_largest() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw_swellings(6.0, count=2000, share=0.5, generator=generator)
+    swelling = drawn.amounts_mm != 0
+    assert 900 < int(swelling.sum()) < 1100
+    assert 5.8 < float(drawn.amounts_mm.max()) <= 6
+    assert -6 <= float(drawn.amounts_mm.min()) < -5.8
+    assert 0.15 <= float(drawn.levels.min()) < float(drawn.levels.max()) <= 0.85
+    # Of what is dark, only what grows is evened, and about half of that.
+    grown = drawn.amounts_mm > 0
+    assert (drawn.fills[~grown] == 1).all()
+    assert 0.4 < float((drawn.fills[grown] < 1).float().mean()) < 0.6
+
+
+def test_dark_parts_become_as_dark_as_their_fill_and_bright_ones_stay() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = dark_ball(40, 1.0)
+    image = torch.where(image < 0.1, 0.4 * torch.rand(image.shape, generator=generator), image)
+    dark, bright = image < 0.41, image > 0.9
+    even = evened(image, swelling(4.0, fill=0.25), every=1)
+    # The level is halfway from 0 to 1, the fill at a quarter of that.
+    assert float(even[dark].max()) < 0.2
+    assert (even <= image).all()
+    torch.testing.assert_close(even[bright], image[bright], rtol=0, atol=1e-4)
+    darker = image < 0.1
+    assert torch.equal(even[darker], image[darker])
+    assert torch.equal(evened(image, swelling(4.0), every=1), image)
 
 
 def test_labels_move_with_what_swells_under_a_warp_and_elastic_displacements() -> None:
@@ -113,7 +133,7 @@ def test_a_swelling_of_nothing_changes_nothing_but_rounding() -> None:
     generator = torch.Generator().manual_seed(1)
     warps = draw_warps(WarpLimits(), count=1, share=1, generator=generator)
     spacing_mm = (1.0, 1.0, 1.0)
-    with_none = with_swellings(warps, most_mm=0.0, generator=generator)
+    with_none = with_swellings(warps, most_mm=0.0, share=1.0, generator=generator)
     for one, other in zip(
         warp_batch(ball, classes, warps, spacing_mm=spacing_mm),
         warp_batch(ball, classes, with_none, spacing_mm=spacing_mm),

@@ -1,6 +1,6 @@
 """Swelling: what is darker than a level grows or shrinks, as ventricles do with age.
 
-Everything happens on a coarse grid, in a few milliseconds. The displacements follow from the image
+The displacements are found on a coarse grid, in a few milliseconds. They follow from the image
 itself, so they are found in training, where the image is, from what was drawn before.
 """
 
@@ -13,13 +13,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-SWOLLEN_SHARE = 0.5
+EVENED_SHARE = 0.5
 LEVELS = (0.15, 0.85)
 """Between the darkest and the brightest of an image; outside of these hardly anything lies."""
 DARKEST, BRIGHTEST = 0.02, 0.98
 """Shares of the voxels that are darker than what counts as darkest, and as brightest."""
 LEVEL_WIDTH = 0.08
 """Over so much of the range of an image, darker goes over into brighter."""
+EDGE_WIDTH = 0.03
+"""The same, where dark parts are evened."""
 FAINT_STEP = 0.05
 """Steps between darker and brighter that are fainter than this over two cells move little."""
 SQUARINGS = 4
@@ -33,24 +35,36 @@ class Swellings(NamedTuple):
     """What counts as dark, from 0, the darkest of the image, to 1, the brightest."""
     amounts_mm: Tensor
     """How far the surface of the dark parts moves, towards the bright ones where positive."""
+    fills: Tensor
+    """How bright dark parts are at most, from 0, the darkest of the image, to 1, the level; 1 or
+    more leaves them as they are."""
 
     def chosen(self, which: Tensor) -> Swellings:
         """Those of some of the items, bool (B,)."""
-        return Swellings(self.levels[which], self.amounts_mm[which])
+        return Swellings(*(part[which] for part in self))
 
 
-def draw_swellings(most_mm: float, *, count: int, generator: torch.Generator) -> Swellings:
-    """Draw how items swell; about half of them do not.
+def draw_swellings(
+    most_mm: float, *, count: int, share: float, generator: torch.Generator
+) -> Swellings:
+    """Draw how items swell.
+
+    Half of the dark parts that grow are evened: a ventricle is as dark as it is wide, and a slit
+    that is drawn out would stay grey.
 
     Args:
         most_mm: Largest amount.
         count: Number of items, B.
+        share: Chance of each item to swell, in [0, 1].
         generator: Source of all randomness, on the CPU.
     """
-    numbers = torch.rand(3, count, generator=generator)
+    numbers = torch.rand(4, count, generator=generator)
     lowest, highest = LEVELS
-    amounts = most_mm * (2 * numbers[1] - 1) * (numbers[2] < SWOLLEN_SHARE)
-    return Swellings(lowest + (highest - lowest) * numbers[0], amounts)
+    amounts = most_mm * (2 * numbers[1] - 1) * (numbers[2] < share)
+    fills = numbers[3] / EVENED_SHARE
+    return Swellings(
+        lowest + (highest - lowest) * numbers[0], amounts, torch.where(amounts > 0, fills, 1.0)
+    )
 
 
 def swelling_field(images: Tensor, swellings: Swellings, *, spacing_mm: Sequence[float]) -> Tensor:
@@ -79,6 +93,27 @@ def swelling_field(images: Tensor, swellings: Swellings, *, spacing_mm: Sequence
     return flow_mm
 
 
+def evened(images: Tensor, swellings: Swellings, *, every: int) -> Tensor:
+    """Images whose dark parts are no brighter than the fill of each.
+
+    Args:
+        images: Shape (B, 1, I, J, K).
+        swellings: One for each.
+        every: Darkest and brightest are told by every so many voxels along each axis.
+    """
+    some = images[..., ::every, ::every, ::every].float()
+    darkest, brightest = (part.view(-1, 1, 1, 1, 1) for part in _ends(some))
+    levels, fills = (
+        part.to(images.device).view(-1, 1, 1, 1, 1) for part in (swellings.levels, swellings.fills)
+    )
+    span = brightest - darkest
+    level = darkest + span * levels
+    width = (EDGE_WIDTH * span).clamp(min=torch.finfo(torch.float32).tiny)
+    dark = torch.sigmoid((level - images) / width)
+    filled = images + dark * (darkest + (level - darkest) * fills - images)
+    return torch.where(fills < 1, torch.minimum(images, filled), images)
+
+
 def moved(fields: Tensor, displacements_mm: Tensor, *, spacing_mm: Sequence[float]) -> Tensor:
     """Fields (B, C, I, J, K) read beside each place; beyond the grid the nearest voxel goes on."""
     lengths = fields.shape[2:]
@@ -103,14 +138,19 @@ def moved(fields: Tensor, displacements_mm: Tensor, *, spacing_mm: Sequence[floa
 
 def _darkness(images: Tensor, levels: Tensor) -> Tensor:
     """1 where an image is darker than its level, 0 where it is brighter, smooth between."""
-    ordered = images.flatten(1).sort(dim=1).values
-    last = ordered.shape[1] - 1
-    darkest, brightest = ordered[:, round(DARKEST * last)], ordered[:, round(BRIGHTEST * last)]
+    darkest, brightest = _ends(images)
     span = brightest - darkest
     level = darkest + span * levels
     width = (LEVEL_WIDTH * span).clamp(min=torch.finfo(torch.float32).tiny)
     column = (-1, 1, 1, 1, 1)
     return torch.sigmoid((level.view(column) - images) / width.view(column))
+
+
+def _ends(images: Tensor) -> tuple[Tensor, Tensor]:
+    """What counts as the darkest and the brightest of each image, each of shape (B,)."""
+    ordered = images.flatten(1).sort(dim=1).values
+    last = ordered.shape[1] - 1
+    return ordered[:, round(DARKEST * last)], ordered[:, round(BRIGHTEST * last)]
 
 
 def _blurred(images: Tensor) -> Tensor:

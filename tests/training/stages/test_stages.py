@@ -197,6 +197,7 @@ def test_deep_supervision_leaves_every_kind_of_weights_of_the_segmenter_alone(
         channels=(4, 6, 8),
         deep_supervision=True,
         elastic_mm=1.5,
+        swelling_mm=2.0,
         scanner_faults=0.5,
         validation_cases=1,
     )

@@ -223,8 +223,10 @@ class SegmentationSettings(Settings):
     """Standard deviation of elastic displacements, 16 mm apart, of warped images; 0 for none,
     as published; when not given 1.5, and 3 where more than 64^3 voxels are seen at once."""
     swelling_mm: NotNegative = 0.0
-    """How far, at most, what is darker than a random level grows or shrinks in half of the warped
-    images, as ventricles do with age; 0 for none, as published."""
+    """How far, at most, what is darker than a random level grows or shrinks in warped images, as
+    ventricles do with age; 0 for none."""
+    swollen_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of the warped images in which something swells, where `swelling_mm` is not 0."""
     mirrored: bool = False
     """Half of the training images are mirrored, left to right, and what is left of a structure
     (`left_caudate`) becomes right: for anatomy whose sides are alike."""

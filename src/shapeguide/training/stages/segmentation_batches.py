@@ -97,7 +97,12 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
                 generator=generator,
             )
         if course.swelling_mm:
-            warps = with_swellings(warps, most_mm=course.swelling_mm, generator=generator)
+            warps = with_swellings(
+                warps,
+                most_mm=course.swelling_mm,
+                share=course.swollen_share,
+                generator=generator,
+            )
         intensities = None
         if course.intensity_augmentation:
             intensities = draw_intensities(shape, generator=generator)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from shapeguide.disturbing.scanner import bent
-from shapeguide.disturbing.swelling import Swellings, draw_swellings, moved, swelling_field
+from shapeguide.disturbing.swelling import Swellings, draw_swellings, evened, moved, swelling_field
 from shapeguide.geometry.warp import (
     displacement_field,
     draw_affine_warps,
@@ -84,11 +84,12 @@ def warp_batch(
     field = None
     if warps.displacements_mm is not None:
         field = displacement_field(warps.displacements_mm[chosen], varied[1].shape[1:])
-    if warps.swellings is not None and warps.swellings.amounts_mm[chosen].any():
+    swellings = None if warps.swellings is None else warps.swellings.chosen(chosen)
+    if swellings is not None and swellings.amounts_mm.any():
         field = _swollen(
             images[chosen, :1],
             matrices,
-            warps.swellings.chosen(chosen),
+            swellings,
             field,
             spacing_mm=spacing_mm,
             context=context,
@@ -100,6 +101,8 @@ def warp_batch(
     labels[chosen] = warp_classes(
         classes[chosen], matrices, spacing_mm=spacing_mm, margin=context, displacements_mm=field
     )
+    if swellings is not None:
+        found[chosen, :1] = evened(found[chosen, :1], swellings, every=_swelling_cell(spacing_mm))
     return found, labels
 
 
@@ -125,15 +128,18 @@ def with_displacements(
     return warps._replace(displacements_mm=drawn)
 
 
-def with_swellings(warps: Warps, *, most_mm: float, generator: torch.Generator) -> Warps:
+def with_swellings(
+    warps: Warps, *, most_mm: float, share: float, generator: torch.Generator
+) -> Warps:
     """The warps with swellings on top.
 
     Args:
         warps: With or without elastic displacements.
         most_mm: How far the surfaces of what swells move at most.
+        share: Chance of each item to swell, in [0, 1].
         generator: Source of all randomness, on the CPU.
     """
-    drawn = draw_swellings(most_mm, count=len(warps.chosen), generator=generator)
+    drawn = draw_swellings(most_mm, count=len(warps.chosen), share=share, generator=generator)
     return warps._replace(swellings=drawn)
 
 
@@ -156,7 +162,7 @@ def _swollen(
         spacing_mm: Voxel spacing.
         context: Voxels at both ends of each axis that are left out.
     """
-    cell = max(1, round(SWELLING_CELL_MM / math.prod(spacing_mm) ** (1 / 3)))
+    cell = _swelling_cell(spacing_mm)
     coarse_mm = [cell * step for step in spacing_mm]
     shape = [n - 2 * off for n, off in zip(images.shape[2:], context, strict=True)]
     if field is None:
@@ -181,6 +187,11 @@ def _swollen(
     read = functional.interpolate(read, scale_factor=cell, mode="trilinear", align_corners=False)
     i, j, k = shape
     return read[..., :i, :j, :k]
+
+
+def _swelling_cell(spacing_mm: tuple[float, float, float]) -> int:
+    """Voxels along an edge of a cell of the coarse images."""
+    return max(1, round(SWELLING_CELL_MM / math.prod(spacing_mm) ** (1 / 3)))
 
 
 class Intensities(NamedTuple):

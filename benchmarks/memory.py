@@ -166,7 +166,9 @@ def _step(spatial_shape: Shape, again: bool) -> float:
     images = torch.randn((1, 1, *spatial_shape), device=fabric.device)
     classes = (images[:, 0] > 2).to(torch.uint8)
     generator = torch.Generator().manual_seed(0)
-    warps = draw_warps(settings.warp, count=1, share=1.0, generator=generator)
+    warps = draw_warps(
+        settings.warp, classes, spacing_mm=SPACING_MM, share=1.0, generator=generator
+    )
     batch = fabric.to_device(LabelledImages(images, classes, warps))
     fabric.backward(step(batch, chosen.suited().dice_iterations).total)
     optimizer.step()

@@ -58,6 +58,8 @@ Decay: TypeAlias = Literal["none", "cosine"]
 """Course of a learning rate."""
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
+WarpCentre: TypeAlias = Literal["grid", "object"]
+"""What random warps turn and scale about."""
 PresetName: TypeAlias = Literal["default", "paper", "quick"]
 
 MOST_MEMBERS = 9

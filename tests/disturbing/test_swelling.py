@@ -105,7 +105,7 @@ def test_labels_move_with_what_swells_under_a_warp_and_elastic_displacements() -
     classes = (ball[:, 0] < 0.5).to(torch.uint8)
     generator = torch.Generator().manual_seed(1)
     limits = WarpLimits(rotation_deg=20, scale=(0.9, 1.1), translation_mm=3.0)
-    warps = draw_warps(limits, count=1, share=1, generator=generator)
+    warps = draw_warps(limits, classes, spacing_mm=(1.0, 1.0, 1.0), share=1, generator=generator)
     extent_mm = (48.0, 48.0, 48.0)
     elastic = with_displacements(warps, deviation_mm=2.0, extent_mm=extent_mm, generator=generator)
     for still in (warps, elastic):
@@ -131,8 +131,8 @@ def test_a_swelling_of_nothing_changes_nothing_but_rounding() -> None:
     ball = dark_ball(40, 1.0)
     classes = (ball[:, 0] < 0.5).to(torch.uint8)
     generator = torch.Generator().manual_seed(1)
-    warps = draw_warps(WarpLimits(), count=1, share=1, generator=generator)
     spacing_mm = (1.0, 1.0, 1.0)
+    warps = draw_warps(WarpLimits(), classes, spacing_mm=spacing_mm, share=1, generator=generator)
     with_none = with_swellings(warps, most_mm=0.0, share=1.0, generator=generator)
     for one, other in zip(
         warp_batch(ball, classes, warps, spacing_mm=spacing_mm),

@@ -9,6 +9,8 @@ from shapeguide.geometry.warp import (
     displacement_field,
     draw_affine_warps,
     draw_displacements,
+    draw_warps_of,
+    middles_mm,
     warp_classes,
     warp_images,
     warp_one_hot,
@@ -399,3 +401,38 @@ def test_displacements_of_another_shape_are_refused() -> None:
     field = torch.zeros(1, 3, 4, 4, 4)
     with pytest.raises(GeometryError, match="three for each voxel"):
         warp_classes(classes, drawn(1), spacing_mm=ANISOTROPIC_MM, displacements_mm=field)
+
+
+def test_objects_turn_and_grow_where_they_are() -> None:
+    """Far from the middle of the grid, a warp about it would carry the object off."""
+    centre_mm = (8.0, -9.0, 12.0)
+    ball = ellipsoid((40, 32, 36), ANISOTROPIC_MM, centre_mm, (7.0, 7.0, 9.0))
+    classes = ball.to(torch.uint8).expand(6, -1, -1, -1)
+    limits = WarpLimits(rotation_deg=25, scale=(0.8, 1.2), translation_mm=0, centre="object")
+    generator = torch.Generator().manual_seed(4)
+    warps = draw_warps_of(limits, classes, spacing_mm=ANISOTROPIC_MM, generator=generator)
+    for item in warp_classes(classes, warps, spacing_mm=ANISOTROPIC_MM):
+        found = centroid_mm(item.double(), ANISOTROPIC_MM)
+        torch.testing.assert_close(found, torch.tensor(centre_mm).double(), atol=0.4, rtol=0)
+    about_grid = drawn(6, 4, limits)
+    torch.testing.assert_close(warps[:, :, :3], about_grid[:, :, :3])
+    moved = warp_classes(classes, about_grid, spacing_mm=ANISOTROPIC_MM)[0]
+    assert (centroid_mm(moved.double(), ANISOTROPIC_MM) - torch.tensor(centre_mm)).norm() > 2
+
+
+def test_translations_of_objects_are_as_drawn() -> None:
+    ball = ellipsoid((40, 32, 36), ANISOTROPIC_MM, (6.0, -5.0, 8.0), (7.0, 7.0, 9.0))
+    limits = WarpLimits(rotation_deg=0, scale=(1, 1), translation_mm=6, centre="object")
+    generator = torch.Generator().manual_seed(4)
+    warps = draw_warps_of(limits, ball[None], spacing_mm=ANISOTROPIC_MM, generator=generator)
+    torch.testing.assert_close(warps, drawn(1, 4, limits))
+
+
+def test_the_middle_of_what_is_above_zero_is_found_in_mm_and_that_of_nothing_is_the_grids() -> None:
+    objects = torch.zeros(2, 3, 9, 8, 7)
+    objects[0, 0, 8, 0, 3] = 0.5
+    objects[0, 2, 8, 2, 3] = 7.0
+    objects[0, 1] -= 4
+    found = middles_mm(objects, spacing_mm=(1.0, 2.0, 3.0))
+    expected = torch.tensor([[4.0, (1 - 3.5) * 2, 0.0], [0.0, 0.0, 0.0]]).double()
+    torch.testing.assert_close(found, expected)

@@ -58,6 +58,70 @@ def draw_affine_warps(limits: WarpLimits, *, count: int, generator: torch.Genera
     return torch.cat([linear, limits.translation_mm * sides[:, 4:, None]], dim=2)
 
 
+def draw_warps_of(
+    limits: WarpLimits,
+    objects: Tensor,
+    *,
+    spacing_mm: tuple[float, float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw a random warp for each object, about the middle of the grid or of the object.
+
+    Args:
+        limits: Ranges of the parameters, and what the warps turn about.
+        objects: Above zero where an object is, shape (B, ..., I, J, K).
+        spacing_mm: Voxel spacing.
+        generator: Source of randomness, on the CPU; what is drawn does not depend on the objects.
+
+    Returns:
+        Warps in mm about the middle of the grid, shape (B, 3, 4), float64, on the CPU.
+
+    Raises:
+        ConfigError: If there are no objects or the generator is not on the CPU.
+    """
+    warps = draw_affine_warps(limits, count=len(objects), generator=generator)
+    if limits.centre == "grid":
+        return warps
+    return about(warps, middles_mm(objects, spacing_mm=spacing_mm))
+
+
+def about(warps: Tensor, middles: Tensor) -> Tensor:
+    """The same warps turned and scaled about other points than the middle of the grid.
+
+    Args:
+        warps: Shape (B, 3, 4), in mm.
+        middles: Points that their linear part leaves where they are, in mm from the middle of the
+            grid, shape (B, 3).
+
+    Returns:
+        Warps about the middle of the grid, shape (B, 3, 4).
+    """
+    linear = warps[:, :, :3]
+    still = middles.to(warps)[..., None]
+    return torch.cat([linear, warps[:, :, 3:] + still - linear @ still], dim=2)
+
+
+def middles_mm(objects: Tensor, *, spacing_mm: tuple[float, float, float]) -> Tensor:
+    """Centres of mass of what is above zero, in mm from the middle of the grid.
+
+    Args:
+        objects: Shape (B, ..., I, J, K); how far above zero counts for nothing.
+        spacing_mm: Voxel spacing.
+
+    Returns:
+        Shape (B, 3), float64, on the CPU; zeros where nothing is.
+    """
+    shape = objects.shape[-3:]
+    occupied = (objects > 0).reshape(len(objects), -1, *shape).any(1)
+    middles = torch.zeros(len(objects), 3, dtype=torch.float64)
+    for axis, (length, step) in enumerate(zip(shape, spacing_mm, strict=True)):
+        others = [other + 1 for other in range(3) if other != axis]
+        weights = occupied.sum(others).double().cpu()
+        places = (torch.arange(length, dtype=torch.float64) - (length - 1) / 2) * step
+        middles[:, axis] = (weights @ places) / weights.sum(1).clamp(min=1)
+    return middles
+
+
 def warp_images(
     images: Tensor,
     warps: Tensor,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from shapeguide.errors import ConfigError
+from shapeguide.vocabulary import WarpCentre
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class WarpLimits:
     """Smallest and largest isotropic scale."""
     translation_mm: float = 4.0
     """Largest translation along each axis, to either side, mm."""
+    centre: WarpCentre = "grid"
+    """What warps turn and scale about: the middle of the grid, or that of the object, as
+    published; an image turns about all of its structures together."""
 
     def __post_init__(self) -> None:
         smallest, largest = self.scale

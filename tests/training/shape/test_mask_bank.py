@@ -7,16 +7,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from shapeguide.data.case import Case
 from shapeguide.data.prepared_cases import PreparedCases
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.volume import Structure
+from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape import mask_bank
 from shapeguide.training.shape.mask_bank import CROP_MARGIN_VOXELS
-from shapeguide.vocabulary import Pose
+from shapeguide.vocabulary import Maps, Pose, WarpCentre
 
 STRUCTURES = (Structure("a", (1,)), Structure("b", (2, 3)))
 SHAPE = (24, 24, 24)
@@ -68,6 +70,34 @@ def test_masks_of_the_grid_stay_where_they_are(tmp_path: Path) -> None:
     for n, case in enumerate(cases.label_maps()):
         for s in range(2):
             assert np.array_equal(bank.masks[n, s].numpy(), case.classes == s + 1)
+
+
+@pytest.mark.parametrize("maps", ["clean", "binary"])
+def test_structures_are_warped_about_themselves_where_the_settings_say_so(
+    tmp_path: Path, maps: Maps
+) -> None:
+    """Both lie far from the middle of the grid, and from each other."""
+    centres = {}
+    both: tuple[WarpCentre, ...] = ("grid", "object")
+    for centre in both:
+        chosen = settings("grid")
+        limits = WarpLimits(rotation_deg=30, scale=(1, 1), translation_mm=0, centre=centre)
+        bank = mask_bank(prepared(tmp_path), chosen.changed(warp=limits))
+        generator = torch.Generator().manual_seed(0)
+        masks = bank.masks[:1].expand(8, -1, -1, -1, -1)
+        seen = bank.seen(masks, maps=maps, generator=generator)
+        assert seen.shape == masks.shape
+        centres[centre] = (middles_of(masks) - middles_of(seen)).norm(dim=-1)
+    assert float(centres["object"].max()) < 0.75
+    assert float(centres["grid"].max(0).values.min()) > 3
+
+
+def middles_of(masks: torch.Tensor) -> torch.Tensor:
+    """Centres of mass of each mask, in voxels, shape (B, S, 3)."""
+    axes = [torch.arange(length, dtype=torch.float32) for length in masks.shape[2:]]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    weighted = masks[..., None].float() * places
+    return weighted.sum((2, 3, 4)) / masks.float().sum((2, 3, 4))[..., None]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ LEVELS = (-1.0, 0.0, 1.5)
 def warped(classes: Tensor, *, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Classes as images and as labels, a share of them warped."""
     generator = torch.Generator().manual_seed(seed)
-    warps = draw_warps(FAR, count=len(classes), share=share, generator=generator)
+    warps = draw_warps(FAR, classes, spacing_mm=SPACING_MM, share=share, generator=generator)
     return warp_batch(classes[:, None].float(), classes, warps, spacing_mm=SPACING_MM)
 
 

@@ -36,7 +36,9 @@ class Fixed(nn.Module):
 def unvaried(classes: Tensor) -> LabelledImages:
     """A batch with empty images that nothing is done to."""
     generator = torch.Generator().manual_seed(0)
-    warps = draw_warps(WarpLimits(), count=len(classes), share=0.0, generator=generator)
+    warps = draw_warps(
+        WarpLimits(), classes, spacing_mm=(1.0, 1.0, 1.0), share=0.0, generator=generator
+    )
     return LabelledImages(torch.zeros_like(classes[:, None], dtype=torch.float32), classes, warps)
 
 

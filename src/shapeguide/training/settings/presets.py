@@ -22,7 +22,7 @@ PRESETS: dict[str, TrainSettings] = {
     "paper": TrainSettings(
         preset="paper",
         data=DataSettings(normalisation="volume", region="none"),
-        warp=WarpLimits(translation_mm=8.0),
+        warp=WarpLimits(translation_mm=8.0, centre="object"),
         shape=ShapeSettings(
             objective="pairwise",
             maps="binary",

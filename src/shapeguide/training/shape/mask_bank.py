@@ -16,7 +16,13 @@ from shapeguide.data.prepared_cases import LabelMapSource
 from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.boxes import Box
-from shapeguide.geometry.warp import draw_affine_warps, warp_classes, warp_one_hot
+from shapeguide.geometry.warp import (
+    about,
+    draw_affine_warps,
+    middles_mm,
+    warp_classes,
+    warp_one_hot,
+)
 from shapeguide.geometry.warp_limits import WarpLimits
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.vocabulary import Maps
@@ -47,8 +53,12 @@ class MaskBank:
 
     def warped(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
         """Masks (B, S, I, J, K), each under a random affine warp of its own, soft at the edge."""
-        warps = draw_affine_warps(self.limits, count=len(masks), generator=generator)
-        return warp_one_hot(masks.float(), warps, spacing_mm=self.spacing_mm)
+        each = self._warps_of(masks, generator=generator)
+        if self.limits.centre == "grid":
+            warps = each[:: masks.shape[1]]
+            return warp_one_hot(masks.float(), warps, spacing_mm=self.spacing_mm)
+        apart = masks.float().flatten(0, 1)[:, None]
+        return warp_one_hot(apart, each, spacing_mm=self.spacing_mm).view(masks.shape)
 
     def seen(self, masks: Tensor, *, maps: Maps, generator: torch.Generator) -> Tensor:
         """Masks as a network in training sees them: warped, and as `maps` says.
@@ -67,11 +77,21 @@ class MaskBank:
 
     def _warped_hard(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
         """The same as `warped` gives, with a hard edge."""
-        warps = draw_affine_warps(self.limits, count=len(masks), generator=generator)
-        each = warps.repeat_interleave(masks.shape[1], dim=0)
+        each = self._warps_of(masks, generator=generator)
         classes = masks.to(torch.uint8).flatten(0, 1)
         warped = warp_classes(classes, each, spacing_mm=self.spacing_mm)
         return warped.view(masks.shape).float()
+
+    def _warps_of(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Warps (B * S, 3, 4) of masks (B, S, I, J, K): those of one case turn alike.
+
+        Each structure is an object by itself.
+        """
+        warps = draw_affine_warps(self.limits, count=len(masks), generator=generator)
+        each = warps.repeat_interleave(masks.shape[1], dim=0)
+        if self.limits.centre == "grid":
+            return each
+        return about(each, middles_mm(masks.flatten(0, 1), spacing_mm=self.spacing_mm))
 
     def draw(self, count: int, *, maps: Maps, generator: torch.Generator) -> Tensor:
         """So many different shapes (count, S, I, J, K): float, uint8 where they stay binary.

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.disturbing.probabilities import lose_slab
 from shapeguide.geometry.boxes import foreground_box
-from shapeguide.geometry.warp import draw_affine_warps, warp_classes
+from shapeguide.geometry.warp import draw_warps_of, warp_classes
 from shapeguide.losses import cross_entropy_loss, restoration_loss
 from shapeguide.metrics.overlap import dice
 from shapeguide.models.quality import ReconstructionQuality
@@ -71,8 +71,11 @@ class AutoencoderBatches(TorchDataset[LabelMaps]):
         chosen = (self.cases.label_map(place) for place in self.order.of(iteration))
         classes = torch.stack([torch.from_numpy(case.classes) for case in chosen])
         generator = generator_for(self.settings.seed, Stream.AUTOENCODER, iteration)
-        warps = draw_affine_warps(self.settings.warp, count=len(classes), generator=generator)
-        warped = warp_classes(classes, warps, spacing_mm=self.cases.space.spacing_mm)
+        spacing_mm = self.cases.space.spacing_mm
+        warps = draw_warps_of(
+            self.settings.warp, classes, spacing_mm=spacing_mm, generator=generator
+        )
+        warped = warp_classes(classes, warps, spacing_mm=spacing_mm)
         reference = one_hot(warped, self.classes)
         if self.flavour == "acnn":
             return LabelMaps(reference, reference)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from shapeguide.disturbing.probabilities import spoil
-from shapeguide.geometry.warp import draw_affine_warps, warp_images
+from shapeguide.geometry.warp import draw_warps_of, warp_images
 from shapeguide.losses import dice_loss
 from shapeguide.metrics.overlap import dice
 from shapeguide.models.quality import RestorationQuality
@@ -86,7 +86,9 @@ class RestorerBatches(TorchDataset[SpoiltMaps]):
     def __getitem__(self, iteration: int) -> SpoiltMaps:
         chosen = self.bank.distances_mm[self.order.of(iteration)]
         generator = generator_for(self.settings.seed, Stream.RESTORER, iteration)
-        warps = draw_affine_warps(self.settings.warp, count=len(chosen), generator=generator)
+        warps = draw_warps_of(
+            self.settings.warp, chosen, spacing_mm=self.bank.spacing_mm, generator=generator
+        )
         distances_mm = warp_images(
             chosen.float(), warps, spacing_mm=self.bank.spacing_mm, coarsening=self.coarsening
         )

@@ -81,7 +81,8 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
             images, classes = _mirrored(images, classes, turned, self.mirrored)
         warps = draw_warps(
             self.settings.warp,
-            count=len(images),
+            classes,
+            spacing_mm=self.cases.space.spacing_mm,
             share=course.warped_share,
             generator=generator,
         )

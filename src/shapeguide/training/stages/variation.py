@@ -14,8 +14,8 @@ from shapeguide.disturbing.scanner import bent
 from shapeguide.disturbing.swelling import Swellings, draw_swellings, evened, moved, swelling_field
 from shapeguide.geometry.warp import (
     displacement_field,
-    draw_affine_warps,
     draw_displacements,
+    draw_warps_of,
     warp_classes,
     warp_images,
 )
@@ -32,7 +32,7 @@ class Warps(NamedTuple):
     """A random affine warp for each item, and which of them are warped."""
 
     matrices: Tensor
-    """Shape (B, 3, 4), float64, as `draw_affine_warps` gives them."""
+    """Shape (B, 3, 4), float64, as `draw_warps_of` gives them."""
     chosen: Tensor
     """Bool (B,)."""
     displacements_mm: Tensor | None = None
@@ -42,18 +42,24 @@ class Warps(NamedTuple):
 
 
 def draw_warps(
-    limits: WarpLimits, *, count: int, share: float, generator: torch.Generator
+    limits: WarpLimits,
+    classes: Tensor,
+    *,
+    spacing_mm: tuple[float, float, float],
+    share: float,
+    generator: torch.Generator,
 ) -> Warps:
-    """Warps for a share of so many items.
+    """Warps for a share of the items.
 
     Args:
         limits: Ranges of the warps.
-        count: Items, B.
+        classes: Class indices of the items, with their context, shape (B, I, J, K).
+        spacing_mm: Voxel spacing.
         share: Chance of each item to be warped, in [0, 1].
         generator: Source of all randomness, on the CPU.
     """
-    matrices = draw_affine_warps(limits, count=count, generator=generator)
-    return Warps(matrices, torch.rand(count, generator=generator) < share)
+    matrices = draw_warps_of(limits, classes, spacing_mm=spacing_mm, generator=generator)
+    return Warps(matrices, torch.rand(len(classes), generator=generator) < share)
 
 
 def warp_batch(

@@ -109,7 +109,13 @@ def _shape_loss(model: ShapeModel, cohort: Cohort, settings: TrainSettings) -> S
             f"{', '.join(unmeasured)}, so it cannot know how people differ there; add "
             "cases that have it, leave the structure out, or train without guidance"
         )
-    if model.collapsed and not guidance.accept_collapsed:
+    if model.collapsed and guidance.accept_collapsed:
+        logger.warning(
+            "the shape network has collapsed for %s and guides all the same: it tells two people "
+            "apart little better than chance (%s)",
+            ", ".join(model.collapsed), _figures(model),
+        )  # fmt: skip
+    elif model.collapsed:
         raise ConfigError(
             f"the shape network has collapsed for {', '.join(model.collapsed)}: it tells "
             "two people apart little better than chance, so it cannot guide "

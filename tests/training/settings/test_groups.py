@@ -18,6 +18,8 @@ def test_paper_preset_is_the_published_schedule() -> None:
     assert (paper.shape_loss.cap_form, paper.shape_loss.distance) == ("hard", "raw")
     assert paper.shape.objective == "pairwise"
     assert (paper.warp.rotation_deg, paper.warp.scale) == (8.0, (0.85, 1.15))
+    assert paper.warp.centre == "object"
+    assert paper.segmentation.validation_cases == 0
 
 
 def test_default_preset_trains_as_many_iterations_as_the_paper() -> None:

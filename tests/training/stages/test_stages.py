@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -224,7 +225,7 @@ def test_holding_out_every_case_is_refused(cohort: Dataset, tmp_path: Path) -> N
 
 
 def test_collapsed_shape_network_is_refused_unless_accepted(
-    cohort: Dataset, tmp_path: Path
+    cohort: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = tiny()
     settings = settings.changed(
@@ -245,6 +246,12 @@ def test_collapsed_shape_network_is_refused_unless_accepted(
         sg.train(cohort, out=tmp_path / "all", settings=settings, progress=False)
     assert (tmp_path / "all/shape/model.json").is_file()
     assert not (tmp_path / "all/restorer").exists(), "refused before the restorer is trained"
+    accepted = settings.changed(shape_loss=settings.shape_loss.changed(accept_collapsed=True))
+    with caplog.at_level("WARNING"):
+        sg.train_segmenter(
+            cohort, shape_network, run_dir=tmp_path / "r", settings=accepted, progress=False
+        )
+    assert re.search(r"collapsed for .* all the same.*ratio .*AUC", caplog.text)
 
 
 def test_shape_network_of_other_structures_is_refused(
@@ -266,7 +273,7 @@ def test_paper_forms_train(cohort: Dataset, tmp_path: Path) -> None:
     settings, paper = tiny(), preset("paper")
     settings = settings.changed(
         shape=paper.shape.changed(iterations=3, channels=(4, 8), quality_pairs=8),
-        shape_loss=paper.shape_loss.changed(accept_collapsed=True),
+        shape_loss=paper.shape_loss,
     )
     sg.train(cohort, out=tmp_path, settings=settings, progress=False)
     description = json.loads((tmp_path / "shape" / MODEL_FILE).read_text())

@@ -36,7 +36,13 @@ PRESETS: dict[str, TrainSettings] = {
         restorer=RestorerSettings(iterations=0),
         finder=FinderSettings(iterations=0),
         shape_loss=ShapeGuidance(
-            alpha=0.1, cap=1.0, cap_form="hard", distance="raw", balance="none"
+            alpha=0.1,
+            cap=1.0,
+            cap_form="hard",
+            distance="raw",
+            balance="none",
+            # Nobody looked whether it had collapsed; the log says so where it has.
+            accept_collapsed=True,
         ),
         segmentation=SegmentationSettings(
             segmenter="unet3d",
@@ -53,6 +59,7 @@ PRESETS: dict[str, TrainSettings] = {
             intensity_augmentation=False,
             scanner_faults=0.0,
             average_decay=0.0,
+            validation_cases=0,
         ),
     ),
     # Minutes on a laptop: for the demo, a first look and tests.

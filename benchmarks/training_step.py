@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,7 +39,10 @@ from shapeguide.training.stages.segmentation_step import SegmentationStep
 
 
 def main(
-    spatial_shape: tuple[int, int, int] = (48, 64, 48), batch_size: int = 2, repeats: int = 15
+    spatial_shape: tuple[int, int, int] = (48, 64, 48),
+    batch_size: int = 2,
+    repeats: int = 15,
+    swelling_mm: float = 0.0,
 ) -> None:
     """Time the steps.
 
@@ -46,6 +50,8 @@ def main(
         spatial_shape: Working shape.
         batch_size: Volumes in a batch.
         repeats: Rounds; the first is dropped.
+        swelling_mm: With it, two more steps: every image is warped, and every one swells too, by up
+            to so much.
     """
     settings = preset("default")
     chosen = settings.segmentation.changed(batch_size=batch_size, dice_iterations=0)
@@ -65,11 +71,20 @@ def main(
             fabric.backward(terms.total)
             optimizer.step()
 
+        def with_data(step: SegmentationStep, own: SegmentationBatches, n: int) -> None:
+            update(step(_on(fabric, own[n]), n))
+
         steps: dict[str, Callable[[int], None]] = {
             "bare network step": lambda n: update(plain.on(images, classes, n)),
-            "with data and augmentation": lambda n: update(plain(_on(fabric, batches[n]), n)),
-            "guided, with data": lambda n: update(guided(_on(fabric, batches[n]), n)),
+            "with data and augmentation": partial(with_data, plain, batches),
+            "guided, with data": partial(with_data, guided, batches),
         }
+        if swelling_mm:
+            for name, most_mm in (("all warped", 0.0), ("all warped and swollen", swelling_mm)):
+                every = chosen.changed(warped_share=1.0, swollen_share=1.0, swelling_mm=most_mm)
+                changed = settings.changed(segmentation=every)
+                own = _batches(Path(folder) / name, spatial_shape, changed)
+                steps[name] = partial(with_data, plain, own)
         seconds = _take_turns(steps, repeats, fabric.device)
     _show(seconds, fabric, spatial_shape, batch_size)
 
@@ -128,12 +143,23 @@ def _show(
     table = Table("step", "median s", "ratio", "to", "target", title=title)
     names = list(seconds)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    against = {names[1]: (names[0], 1.10), names[2]: (names[1], 1.15)}
+    against: dict[str, tuple[str, float | None]] = {
+        names[1]: (names[0], 1.10),
+        names[2]: (names[1], 1.15),
+    }
+    if len(names) > 3:
+        against |= {names[3]: (names[0], None), names[4]: (names[3], None)}
     table.add_row(names[0], f"{medians[names[0]]:.3f}", "", "", "")
     for name, (other, target) in against.items():
         # Ratios within a round, so that a slow moment of the machine counts for both.
         ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
-        table.add_row(name, f"{medians[name]:.3f}", f"{ratio:.3f}", other, f"{target:.2f}")
+        table.add_row(
+            name,
+            f"{medians[name]:.3f}",
+            f"{ratio:.3f}",
+            other,
+            "" if target is None else f"{target:.2f}",
+        )
     Console().print(table)
 
 

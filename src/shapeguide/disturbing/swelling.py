@@ -6,12 +6,15 @@ itself, so they are found in training, where the image is, from what was drawn b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from shapeguide.geometry.warp import warp_images
+
+Spacing: TypeAlias = tuple[float, float, float]
 
 EVENED_SHARE = 0.5
 LEVELS = (0.15, 0.85)
@@ -67,7 +70,7 @@ def draw_swellings(
     )
 
 
-def swelling_field(images: Tensor, swellings: Swellings, *, spacing_mm: Sequence[float]) -> Tensor:
+def swelling_field(images: Tensor, swellings: Swellings, *, spacing_mm: Spacing) -> Tensor:
     """Where the voxels of swollen images are read, beside their own places.
 
     The surface between dark and bright is blurred over a few voxels, and everything near it moves
@@ -114,26 +117,10 @@ def evened(images: Tensor, swellings: Swellings, *, every: int) -> Tensor:
     return torch.where(fills < 1, torch.minimum(images, filled), images)
 
 
-def moved(fields: Tensor, displacements_mm: Tensor, *, spacing_mm: Sequence[float]) -> Tensor:
+def moved(fields: Tensor, displacements_mm: Tensor, *, spacing_mm: Spacing) -> Tensor:
     """Fields (B, C, I, J, K) read beside each place; beyond the grid the nearest voxel goes on."""
-    lengths = fields.shape[2:]
-    places = torch.stack(
-        torch.meshgrid(
-            *(torch.arange(n, dtype=torch.float32, device=fields.device) for n in lengths),
-            indexing="ij",
-        )
-    )
-    column = (-1, 1, 1, 1)
-    steps = torch.tensor(spacing_mm, dtype=torch.float32, device=fields.device).view(column)
-    ends = torch.tensor([max(n - 1, 1) for n in lengths], device=fields.device).view(column)
-    positions = (places + displacements_mm / steps) * 2 / ends - 1
-    return F.grid_sample(
-        fields,
-        positions.permute(0, 2, 3, 4, 1).flip(-1),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=True,
-    )
+    still = torch.eye(3, 4, dtype=torch.float64).expand(len(fields), 3, 4)
+    return warp_images(fields, still, spacing_mm=spacing_mm, displacements_mm=displacements_mm)
 
 
 def _darkness(images: Tensor, levels: Tensor) -> Tensor:

@@ -80,24 +80,31 @@ def draw_warps_of(
         ConfigError: If there are no objects or the generator is not on the CPU.
     """
     warps = draw_affine_warps(limits, count=len(objects), generator=generator)
-    if limits.centre == "grid":
-        return warps
-    return about(warps, middles_mm(objects, spacing_mm=spacing_mm))
+    return placed(warps, objects, limits=limits, spacing_mm=spacing_mm)
 
 
-def about(warps: Tensor, middles: Tensor) -> Tensor:
-    """The same warps turned and scaled about other points than the middle of the grid.
+def placed(
+    warps: Tensor,
+    objects: Tensor,
+    *,
+    limits: WarpLimits,
+    spacing_mm: tuple[float, float, float],
+) -> Tensor:
+    """Warps that turn and scale about what their limits say.
 
     Args:
-        warps: Shape (B, 3, 4), in mm.
-        middles: Points that their linear part leaves where they are, in mm from the middle of the
-            grid, shape (B, 3).
+        warps: About the middle of the grid, shape (B, 3, 4), in mm.
+        objects: Above zero where an object is, shape (B, ..., I, J, K).
+        limits: What the warps were drawn from.
+        spacing_mm: Voxel spacing.
 
     Returns:
-        Warps about the middle of the grid, shape (B, 3, 4).
+        Warps in mm about the middle of the grid, shape (B, 3, 4).
     """
+    if limits.centre == "grid":
+        return warps
     linear = warps[:, :, :3]
-    still = middles.to(warps)[..., None]
+    still = middles_mm(objects, spacing_mm=spacing_mm).to(warps)[..., None]
     return torch.cat([linear, warps[:, :, 3:] + still - linear @ still], dim=2)
 
 

@@ -17,9 +17,8 @@ from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.errors import ConfigError
 from shapeguide.geometry.boxes import Box
 from shapeguide.geometry.warp import (
-    about,
     draw_affine_warps,
-    middles_mm,
+    placed,
     warp_classes,
     warp_one_hot,
 )
@@ -54,9 +53,6 @@ class MaskBank:
     def warped(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
         """Masks (B, S, I, J, K), each under a random affine warp of its own, soft at the edge."""
         each = self._warps_of(masks, generator=generator)
-        if self.limits.centre == "grid":
-            warps = each[:: masks.shape[1]]
-            return warp_one_hot(masks.float(), warps, spacing_mm=self.spacing_mm)
         apart = masks.float().flatten(0, 1)[:, None]
         return warp_one_hot(apart, each, spacing_mm=self.spacing_mm).view(masks.shape)
 
@@ -89,9 +85,7 @@ class MaskBank:
         """
         warps = draw_affine_warps(self.limits, count=len(masks), generator=generator)
         each = warps.repeat_interleave(masks.shape[1], dim=0)
-        if self.limits.centre == "grid":
-            return each
-        return about(each, middles_mm(masks.flatten(0, 1), spacing_mm=self.spacing_mm))
+        return placed(each, masks.flatten(0, 1), limits=self.limits, spacing_mm=self.spacing_mm)
 
     def draw(self, count: int, *, maps: Maps, generator: torch.Generator) -> Tensor:
         """So many different shapes (count, S, I, J, K): float, uint8 where they stay binary.

@@ -79,18 +79,31 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
         if self.mirrored is not None:
             turned = torch.rand(len(images), generator=generator) < MIRRORED_SHARE
             images, classes = _mirrored(images, classes, turned, self.mirrored)
-        warps = draw_warps(
-            self.settings.warp,
-            classes,
-            spacing_mm=self.cases.space.spacing_mm,
-            share=course.warped_share,
-            generator=generator,
-        )
+        warps = self._warps(classes, generator)
         # A scanner takes each channel by itself.
         count = len(images) * images.shape[1]
         shape = torch.Size((count, 1, *self.cases.space.spatial_shape))
+        intensities = None
+        if course.intensity_augmentation:
+            intensities = draw_intensities(shape, generator=generator)
+        faults = None
+        share = course.scanner_faults
+        if share:
+            faults = draw_faults(shape, share=share, generator=generator)
+        return LabelledImages(images, classes, warps, intensities, faults)
+
+    def _warps(self, classes: Tensor, generator: torch.Generator) -> Warps:
+        """Warps of items with these class indices, (B, I, J, K) with context."""
+        course, space = self.settings.segmentation, self.cases.space
+        warps = draw_warps(
+            self.settings.warp,
+            classes,
+            spacing_mm=space.spacing_mm,
+            share=course.warped_share,
+            generator=generator,
+        )
         if self.suited.elastic_mm:
-            lengths = zip(shape[2:], self.cases.space.spacing_mm, strict=True)
+            lengths = zip(space.spatial_shape, space.spacing_mm, strict=True)
             warps = with_displacements(
                 warps,
                 deviation_mm=self.suited.elastic_mm,
@@ -104,14 +117,7 @@ class SegmentationBatches(TorchDataset[LabelledImages]):
                 share=course.swollen_share,
                 generator=generator,
             )
-        intensities = None
-        if course.intensity_augmentation:
-            intensities = draw_intensities(shape, generator=generator)
-        faults = None
-        share = course.scanner_faults
-        if share:
-            faults = draw_faults(shape, share=share, generator=generator)
-        return LabelledImages(images, classes, warps, intensities, faults)
+        return warps
 
     def _box(self, lengths: tuple[int, int, int], generator: torch.Generator) -> Box:
         """A part of a prepared item of these lengths, laid at random."""

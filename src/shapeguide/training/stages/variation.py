@@ -169,7 +169,7 @@ def _swollen(
         context: Voxels at both ends of each axis that are left out.
     """
     cell = _swelling_cell(spacing_mm)
-    coarse_mm = [cell * step for step in spacing_mm]
+    coarse_mm = (cell * spacing_mm[0], cell * spacing_mm[1], cell * spacing_mm[2])
     shape = [n - 2 * off for n, off in zip(images.shape[2:], context, strict=True)]
     if field is None:
         field = images.new_zeros(len(images), 3, *shape, dtype=torch.float32)

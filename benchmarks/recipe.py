@@ -128,6 +128,13 @@ TRIALS: dict[str, dict[str, Any]] = {
         "swelling_mm": 10.0,
         "dice_iterations": 6,
     },
+    "full-elastic3-swelling10-share0.25-x6": {
+        **FULL,
+        "elastic_mm": 3.0,
+        "swelling_mm": 10.0,
+        "swollen_share": 0.25,
+        "dice_iterations": 6,
+    },
     "full-elastic3-mirrored-x6": {
         **FULL,
         "elastic_mm": 3.0,

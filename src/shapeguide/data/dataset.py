@@ -39,7 +39,7 @@ from shapeguide.data.splits import (
 )
 from shapeguide.errors import ConfigError, DataError
 from shapeguide.geometry.nesting import apart
-from shapeguide.geometry.volume import Structure, check_structures
+from shapeguide.geometry.volume import Structure, check_structures, find_structure
 from shapeguide.storage.names import few
 from shapeguide.vocabulary import STATED
 
@@ -106,6 +106,28 @@ class Dataset:
             ids = [label_id for one in _each(given) for label_id in self._label_ids(name, one)]
             structures.append(Structure(name, tuple(ids)))
         return self._of(tuple(structures))
+
+    def with_one_structure(self, name: str) -> Dataset:
+        """The same cases with one of the structures alone, whatever its ids in the label pool.
+
+        Raises:
+            ConfigError: If none of `structures` has this name.
+        """
+        one = find_structure(self.structures, name)
+
+        def alone(cases: tuple[Case, ...]) -> tuple[Case, ...]:
+            return tuple(
+                replace(case, structures=(find_structure(case.structures, name),)) for case in cases
+            )
+
+        return replace(
+            self,
+            structures=(one,),
+            wholes=(),
+            cases=alone(self.cases),
+            unlabelled=alone(self.unlabelled),
+            pool=alone(self.pool),
+        )
 
     def with_label_pool(
         self, source: str | PathLike[str] | Dataset, /, **named: int | Iterable[int]

@@ -50,6 +50,7 @@ def choose_working_space(
     *,
     spacing_mm: Sequence[float] | None = None,
     spatial_shape: Sequence[int] | None = None,
+    largest_shape: Sequence[int] | None = None,
     centre: Centre = "volume",
     normalisation: Normalisation = "foreground",
     divisor: int = 16,
@@ -61,13 +62,14 @@ def choose_working_space(
         spacing_mm: Along R, A, S; the median of the cases when not given.
         spatial_shape: Along R, A, S; when not given, the smallest multiple of `divisor` that
             holds every case whole.
+        largest_shape: Lengths that the shape does not exceed where none is given.
         centre: What the spatial shape is centred on.
         normalisation: How intensities are normalised.
         divisor: Every length of the shape is a multiple of it.
 
     Raises:
-        ConfigError: If a stated shape is not a multiple of the divisor, or lengths are not
-            positive.
+        ConfigError: If a stated or largest shape is not a multiple of the divisor, or lengths are
+            not positive.
         DataError: If there are no cases, or a header cannot be read.
         GeometryError: If one case needs more than 512^3 voxels to be held whole.
     """
@@ -80,17 +82,17 @@ def choose_working_space(
         spacing_mm = [round(float(step), 6) for step in median]
     if spatial_shape is None:
         needed = [lengths_at(grid, spacing_mm) for grid in grids]
+        if largest_shape is not None:
+            _check_multiple(largest_shape, divisor)
+            needed = [_at_most(lengths, largest_shape) for lengths in needed]
         for case, grid, lengths in zip(cases, grids, needed, strict=True):
             with naming(case.id):
                 check_working_shape(lengths, spacing_mm, grid)
         spatial_shape = [
             ceil(max(along) / divisor) * divisor for along in zip(*needed, strict=True)
         ]
-    elif any(length % divisor for length in spatial_shape):
-        raise ConfigError(
-            f"spatial shape {tuple(spatial_shape)}: each length must be a multiple of {divisor}, "
-            f"for instance {tuple(ceil(length / divisor) * divisor for length in spatial_shape)}"
-        )
+    else:
+        _check_multiple(spatial_shape, divisor)
     if len(spacing_mm) != 3 or len(spatial_shape) != 3:
         raise ConfigError(
             f"three lengths each expected, found {tuple(spacing_mm)} and {tuple(spatial_shape)}"
@@ -99,6 +101,19 @@ def choose_working_space(
     return WorkingSpace(
         (spacing[0], spacing[1], spacing[2]), (shape[0], shape[1], shape[2]), centre, normalisation
     )
+
+
+def _check_multiple(spatial_shape: Sequence[int], divisor: int) -> None:
+    if any(length % divisor for length in spatial_shape):
+        raise ConfigError(
+            f"spatial shape {tuple(spatial_shape)}: each length must be a multiple of {divisor}, "
+            f"for instance {tuple(ceil(length / divisor) * divisor for length in spatial_shape)}"
+        )
+
+
+def _at_most(lengths: tuple[int, int, int], largest: Sequence[int]) -> tuple[int, int, int]:
+    i, j, k = map(min, lengths, largest)
+    return i, j, k
 
 
 def lengths_at(grid: Grid, spacing_mm: Sequence[float]) -> tuple[int, int, int]:

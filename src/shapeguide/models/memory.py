@@ -20,6 +20,10 @@ TRAINED_AT_ONCE = 8
 13 to 29 in fp32."""
 
 
+LIKELY_OVER_LEAST = 3
+"""A training step in fp32 may take so many times what it takes at least."""
+
+
 def window_bytes(channels: Sequence[int], classes: int, spatial_shape: tuple[int, int, int]) -> int:
     """Memory that a network takes to predict one window, about and rather too much.
 

@@ -26,9 +26,15 @@ from shapeguide.models.members import Members, folder_of_member
 from shapeguide.models.model_files import (
     MODEL_FILE,
     ModelDescription,
+    kind_of,
     load_network,
     read_description,
     write_description,
+)
+from shapeguide.models.one_per_structure import (
+    STRUCTURES_FOLDER,
+    OnePerStructure,
+    folder_of_structure,
 )
 from shapeguide.models.unet import UNet
 from shapeguide.models.unet2d import UNet2d
@@ -80,6 +86,14 @@ class SegmenterDescription(ModelDescription):
         return self
 
 
+class SeparateDescription(ModelDescription):
+    """`model.json` of a run that holds a finished run for each structure."""
+
+    kind: Literal["segmenters"] = "segmenters"
+    wholes: tuple[Structure, ...] = ()
+    """Structures that are made of several of `structures`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Segmenter:
     """Predicts structures from a volume; see `shapeguide.predict`."""
@@ -115,6 +129,8 @@ def load_segmenter(
 ) -> Segmenter:
     """Load the segmenter of a finished run, with all of its members as one.
 
+    Where a run holds one for each structure, those answer together.
+
     Args:
         run_dir: Folder that a training wrote.
         weights: Those after the last iteration, with the best validation score, or averaged.
@@ -125,6 +141,8 @@ def load_segmenter(
         ConfigError: If the device is not available.
     """
     folder = Path(run_dir)
+    if _is_separate(folder):
+        return _separate(folder, weights, device)
     description = read_description(SegmenterDescription, folder)
     network = _members(description, folder, weights)
     return Segmenter(
@@ -137,6 +155,19 @@ def load_segmenter(
         image_channels=description.image_channels,
         wholes=description.wholes,
     )
+
+
+def run_folders(run_dir: str | Path) -> tuple[Path, ...]:
+    """The folders of a finished run that hold a segmenter: itself, or one for each structure.
+
+    Raises:
+        CheckpointError: If it is not finished, or damaged.
+    """
+    folder = Path(run_dir)
+    if not _is_separate(folder):
+        return (folder,)
+    description = read_description(SeparateDescription, folder)
+    return tuple(folder_of_structure(folder, one.name) for one in description.structures)
 
 
 def load_member(folder: Path, *, weights: WeightsName = "last") -> SegmenterNetwork:
@@ -202,6 +233,40 @@ def _members(first: SegmenterDescription, folder: Path, weights: WeightsName) ->
             )
         networks.append(_network_of(found, own, weights))
     return networks[0] if len(networks) == 1 else Members(networks)
+
+
+def _is_separate(folder: Path) -> bool:
+    """Whether a finished run holds one for each structure."""
+    if not (folder / STRUCTURES_FOLDER).is_dir():
+        return False
+    return kind_of(folder) == str(SeparateDescription.model_fields["kind"].default)
+
+
+def _separate(folder: Path, weights: WeightsName, device: str) -> Segmenter:
+    """The segmenters of all structures as one.
+
+    Raises:
+        CheckpointError: If one is not finished, damaged, or not of the same training.
+    """
+    description = read_description(SeparateDescription, folder)
+    parts = [load_segmenter(own, weights=weights, device=device) for own in run_folders(folder)]
+    channels = parts[0].image_channels
+    for part, structure in zip(parts, description.structures, strict=True):
+        found = (part.structures, part.space, part.image_channels, part.regions)
+        if found != ((structure,), description.space, channels, None):
+            raise CheckpointError(
+                f"{folder_of_structure(folder, structure.name)} is not of the same training as "
+                f"{folder}: its structure, space or channels differ; restore both from a copy, or "
+                "train again"
+            )
+    return Segmenter(
+        network=OnePerStructure(part.network for part in parts).eval(),
+        structures=description.structures,
+        space=description.space,
+        divisor=max(part.divisor for part in parts),
+        image_channels=channels,
+        wholes=description.wholes,
+    )
 
 
 def _finder_of(description: SegmenterDescription, folder: Path, device: str) -> Finder | None:

@@ -216,6 +216,7 @@ def cohort_of(data: Dataset | Cohort, settings: TrainSettings) -> Cohort:
         train,
         spacing_mm=settings.data.spacing_mm,
         spatial_shape=settings.data.spatial_shape,
+        largest_shape=settings.data.largest_shape,
         centre=settings.data.centre,
         normalisation=settings.data.normalisation,
         divisor=divisor,

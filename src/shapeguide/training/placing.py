@@ -177,7 +177,8 @@ def plan_regions(
 
 def is_fixed(settings: DataSettings) -> bool:
     """Whether the user has said what is seen of a scan."""
-    return settings.spatial_shape is not None or settings.centre != "volume"
+    stated = (settings.spatial_shape, settings.largest_shape)
+    return stated != (None, None) or settings.centre != "volume"
 
 
 def undivided(settings: DataSettings, space: WorkingSpace) -> str:
@@ -185,7 +186,9 @@ def undivided(settings: DataSettings, space: WorkingSpace) -> str:
     if settings.region == "none":
         return "none: whole scans are asked for (data.region none)"
     if is_fixed(settings):
-        return "none: what is seen of a scan is stated (data.spatial_shape or data.centre)"
+        return (
+            "none: what is seen of a scan is stated (data.spatial_shape, largest_shape or centre)"
+        )
     if prod(space.spatial_shape) <= SMALL_WINDOW_VOXELS:
         return "none: the scans are about as large as a region"
     return "none: regions around the structures would not be much smaller than the scans"

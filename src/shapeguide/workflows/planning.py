@@ -14,8 +14,6 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.machine import choose_device, memory_bytes
 from shapeguide.models.autoencoder_model import AutoencoderModel
-from shapeguide.models.memory import step_bytes
-from shapeguide.models.segmenter import held_channels
 from shapeguide.models.shape_model import ShapeModel, load_shape_network
 from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.durations import in_words, seconds_of, written
@@ -26,10 +24,20 @@ from shapeguide.training.settings.presets import resolve
 from shapeguide.training.stages.autoencoder import AutoencoderStage
 from shapeguide.training.stages.finder import finder_stage
 from shapeguide.training.stages.restorer import RestorerStage
-from shapeguide.training.stages.segmentation import SegmentationStage
+from shapeguide.training.stages.segmentation import (
+    SegmentationStage,
+    least_step_bytes,
+    recomputes,
+)
 from shapeguide.training.stages.shape import ShapeStage
 from shapeguide.training.stages.stage import Stage
 from shapeguide.training.stages.timing import StageTiming, time_stage
+from shapeguide.workflows.each_structure import (
+    datasets_of_each,
+    is_for_each,
+    refuse_given_guide,
+    settings_of_each,
+)
 from shapeguide.workflows.needed import NeededStages, needed_stages
 from shapeguide.workflows.training_plan import (
     GIB,
@@ -86,7 +94,17 @@ def plan(
     if guide is not None and not isinstance(guide, ShapeModel):
         guide = load_shape_network(guide)
     seconds = None if time_budget is None else seconds_of(time_budget)
-    return planned(cohort_of(dataset, settings), settings, guide=guide, budget_seconds=seconds)
+    if not is_for_each(dataset, settings):
+        cohort = cohort_of(dataset, settings)
+        return planned(cohort, settings, guide=guide, budget_seconds=seconds)
+    refuse_given_guide(guide, dataset)
+    each = datasets_of_each(dataset)
+    settings = settings_of_each(dataset, settings)
+    share = None if seconds is None else seconds / len(each)
+    cohorts = [cohort_of(one, settings) for one in each.values()]
+    made = planned(cohorts[0], settings, budget_seconds=share)
+    structures = tuple(row for cohort in cohorts for row in _structures(cohort))
+    return replace(made, structures=structures, trainings=len(each))
 
 
 def planned(
@@ -161,15 +179,14 @@ def check_memory(cohort: Cohort, settings: TrainSettings) -> None:
     Raises:
         ConfigError: If it does, by the least that such a step takes.
     """
-    course, machine = settings.segmentation, settings.machine
-    there = memory_bytes(choose_device(machine.device))
-    suited = course.suited(cohort.space.spatial_shape)
-    held = held_channels(suited.segmenter, course.channels)
-    needed = step_bytes(held, cohort.space.spatial_shape, suited.batch_size)
-    if there is not None and needed > there and not machine.activation_checkpoints:
+    shape = cohort.space.spatial_shape
+    there = memory_bytes(choose_device(settings.machine.device))
+    needed = least_step_bytes(settings, shape)
+    if there is not None and needed > there and not recomputes(settings, shape):
+        course = settings.segmentation
         raise ConfigError(
-            f"{cohort.train.name}: one training step on {suited.batch_size} times "
-            f"{cohort.space.spatial_shape} voxels with channels {course.channels} takes at least "
+            f"{cohort.train.name}: one training step on {course.suited(shape).batch_size} times "
+            f"{shape} voxels with channels {course.channels} takes at least "
             f"{needed / GIB:.0f} GiB of memory, and there are {there / GIB:.1f}; choose "
             f"{WAYS_OUT}, or less memory for more time (machine.activation_checkpoints)"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
@@ -12,7 +13,7 @@ from shapeguide.inference.usual import calibrate_restorer
 from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.model_files import read_description
 from shapeguide.models.restorer_model import RESTORER_FOLDER
-from shapeguide.models.segmenter import Segmenter, SegmenterDescription
+from shapeguide.models.segmenter import Segmenter, SegmenterDescription, run_folders
 from shapeguide.models.shape_model import SHAPE_FOLDER, ShapeModel, load_shape_network
 from shapeguide.storage.whole import write_json
 from shapeguide.training.cohort import Cohort, check_pool_apart, cohort_of
@@ -35,6 +36,7 @@ from shapeguide.training.stages.autoencoder import train_autoencoder
 from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.segmentation import found_cohort, train_segmenter
 from shapeguide.training.stages.shape import train_shape
+from shapeguide.workflows.each_structure import is_for_each, refuse_given_guide, train_each
 from shapeguide.workflows.needed import needed_stages
 from shapeguide.workflows.planning import planned, tell_if_long
 from shapeguide.workflows.training_plan import of_memory
@@ -67,7 +69,8 @@ def train(
     Args:
         dataset: Training cases with label maps and structures, perhaps with a pool of label maps.
         out: Run folder; what finds, guides and restores have their own folders inside: `finder`,
-            `shape`, `autoencoder`, `restorer`.
+            `shape`, `autoencoder`, `restorer`. With a training per structure, each has a run
+            folder of its own in the folder `structures`.
         settings: Settings, or the name of a preset; `guidance="none"` gives the plain baseline.
         shape_network: A trained shape network to use instead of training one, or the run folder of
             one.
@@ -100,8 +103,18 @@ def train(
         if overwrite:
             on_first(lambda: clear_run_folder(folder, (*dataset, *dataset.pool)))
         guide = _given_guide(shape_network)
-        cohort, settings = _begun(dataset, folder, settings, guide, budget_seconds)
-        segmenter = _train_stages(cohort, dataset, folder, settings, guide=guide, progress=progress)
+        if is_for_each(dataset, settings):
+            refuse_given_guide(guide, dataset)
+            share = None if budget_seconds is None else budget_seconds / len(dataset.structures)
+
+            def train_one(alone: Dataset, own: Path, settings: TrainSettings) -> Segmenter:
+                return _train_one(alone, own, settings, None, share, progress=progress)
+
+            segmenter = train_each(dataset, folder, settings, train_one)
+        else:
+            segmenter = _train_one(
+                dataset, folder, settings, guide, budget_seconds, progress=progress
+            )
         if test is not None:
             ids = {"train": [case.id for case in dataset], "test": [case.id for case in test]}
             on_first(lambda: write_json(folder / SPLIT_FILE, ids))
@@ -113,7 +126,8 @@ class Outcome:
     """What a finished training says of itself."""
 
     training_cases: int
-    """Without those that were held out for validation."""
+    """Without those that were held out for validation; the most that any structure has, where each
+    was trained by itself."""
     validation_dice: float | None
     """Mean of the last validation; None where no case was held out."""
 
@@ -124,9 +138,25 @@ def read_outcome(run_dir: Path) -> Outcome:
     Raises:
         CheckpointError: If it is not finished, or damaged.
     """
-    described = read_description(SegmenterDescription, run_dir)
-    scores = [row["score"] for row in read_log(run_dir / LOG_FILE) if "score" in row]
-    return Outcome(described.notes["training_cases"], scores[-1] if scores else None)
+    each = run_folders(run_dir)
+    cases = [read_description(SegmenterDescription, one).notes["training_cases"] for one in each]
+    scores = [[row["score"] for row in read_log(one / LOG_FILE) if "score" in row] for one in each]
+    validated = all(scores)
+    return Outcome(max(cases), fmean(own[-1] for own in scores) if validated else None)
+
+
+def _train_one(
+    dataset: Dataset,
+    folder: Path,
+    settings: TrainSettings,
+    guide: ShapeModel | None,
+    budget_seconds: float | None,
+    *,
+    progress: bool,
+) -> Segmenter:
+    """All structures of a dataset in one segmenter."""
+    cohort, settings = _begun(dataset, folder, settings, guide, budget_seconds)
+    return _train_stages(cohort, dataset, folder, settings, guide=guide, progress=progress)
 
 
 def _given_guide(given: ShapeModel | str | Path | None) -> ShapeModel | None:

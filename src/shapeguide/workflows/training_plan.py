@@ -77,6 +77,9 @@ class TrainingPlan:
     """One validation of the segmentation."""
     memory_bytes: int | None
     """What the machine, or its GPU, has."""
+    trainings: int = 1
+    """How many trainings follow each other: one for each structure, or one for all. Steps and
+    times are those of the first, and `seconds` those of all."""
 
     @property
     def steps(self) -> tuple[PlannedSteps, ...]:
@@ -94,7 +97,8 @@ class TrainingPlan:
     def seconds(self) -> float:
         """All stages together, without what is measured of trained models in the end."""
         steps = sum(one.seconds for one in self.steps)
-        return self.preparing_seconds + steps + self.validations * self.validation_seconds
+        each = self.preparing_seconds + steps + self.validations * self.validation_seconds
+        return self.trainings * each
 
     @property
     def peak_bytes(self) -> int | None:
@@ -126,6 +130,11 @@ class TrainingPlan:
         )
 
     @property
+    def _of_each(self) -> tuple[str, ...]:
+        told = f"{self.trainings} trainings, one for each structure; shown are the steps of one"
+        return (told,) if self.trainings > 1 else ()
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What speaks against starting, each with the ways out."""
         return warnings_of(self.seconds, self.peak_bytes, self.memory_bytes)
@@ -138,6 +147,7 @@ class TrainingPlan:
             "held out for validation",
             f"seen at once: {size} voxels of {spacing} mm",
             f"region: {self.region}",
+            *self._of_each,
             "",
             *_aligned(
                 [

@@ -198,6 +198,7 @@ def _in_one_space(train: Dataset, settings: TrainSettings) -> TrainSettings:
         train,
         spacing_mm=data.spacing_mm,
         spatial_shape=data.spatial_shape,
+        largest_shape=data.largest_shape,
         centre=data.centre,
         normalisation=data.normalisation,
         # What every network of the table can halve, whichever of them are compared.

@@ -17,6 +17,7 @@ from shapeguide.models.autoencoder_model import AUTOENCODER_FOLDER
 from shapeguide.models.finder_model import FINDER_FOLDER
 from shapeguide.models.members import MEMBER_FOLDERS
 from shapeguide.models.model_files import MODEL_FILE, WEIGHTS_FILES
+from shapeguide.models.one_per_structure import STRUCTURES_FOLDER
 from shapeguide.models.restorer_model import RESTORER_FOLDER, USUAL_FILE
 from shapeguide.models.shape_model import SHAPE_FOLDER
 from shapeguide.storage.digest import content_digest, file_digest
@@ -55,6 +56,14 @@ RUN = replace(
     folders={**STAGE_RUN.folders, **dict.fromkeys((*STAGES, *MEMBER_FOLDERS), STAGE_RUN)},
 )
 """What a whole training writes: that of the segmenter, and inside it those of other stages."""
+SEPARATE_RUN = replace(
+    RUN,
+    folders={
+        **RUN.folders,
+        STRUCTURES_FOLDER: FolderKind("run of each structure", None, folders={"*": RUN}),
+    },
+)
+"""The same, or one whole training for each structure."""
 UNUSED_SETTINGS: dict[str, tuple[str, ...]] = {
     "finder": (*GUIDANCE_SETTINGS, "warp", "segmentation"),
     "shape": ("guidance", "autoencoder", "restorer", "finder", *GUIDE_GROUPS.values()),
@@ -98,7 +107,8 @@ def claim_run_folder(
         CheckpointError: If its `run.json` is damaged.
         DataError: If a file of a case cannot be read.
     """
-    begun = (folder / CHECKPOINT_FILE).exists() or (folder / MODEL_FILE).exists()
+    begun = any((folder / name).exists() for name in (CHECKPOINT_FILE, MODEL_FILE))
+    begun = begun or any((folder / STRUCTURES_FOLDER).rglob(CHECKPOINT_FILE))
     identity = {
         "stage": stage,
         "settings": settings.model_dump(mode="json", exclude={"machine", "members"}),
@@ -150,7 +160,7 @@ def check_run_folder(folder: Path) -> None:
         ConfigError: If it does.
         CheckpointError: If its `run.json` is damaged.
     """
-    compare(folder, RUN, {})
+    compare(folder, SEPARATE_RUN, {})
 
 
 def clear_run_folder(folder: Path, dataset: Iterable[Case] = ()) -> None:
@@ -161,7 +171,7 @@ def clear_run_folder(folder: Path, dataset: Iterable[Case] = ()) -> None:
             in it; nothing is deleted.
         CheckpointError: If its `run.json` is damaged.
     """
-    clear(folder, RUN, keep=[file for case in dataset for file in case.files])
+    clear(folder, SEPARATE_RUN, keep=[file for case in dataset for file in case.files])
 
 
 def branch(source: Path, folder: Path) -> None:

@@ -56,6 +56,9 @@ class DataSettings(Settings):
     """Working spacing along R, A, S; the median of the training cases when not given."""
     spatial_shape: tuple[Count, Count, Count] | None = None
     """Working shape in voxels; large enough for every training case when not given."""
+    largest_shape: tuple[Count, Count, Count] | None = None
+    """The working shape is no longer than this along R, A, S where none is given: what lies beyond
+    is left out in training."""
     centre: Centre = "volume"
     """What the working shape is centred on in training."""
     region: RegionChoice = "auto"
@@ -193,6 +196,10 @@ class SuitedSegmentation:
 class SegmentationSettings(Settings):
     """The segmentation stage: the network that segments, and how it is trained."""
 
+    one_per_structure: bool = False
+    """A segmenter of its own for each structure, with what guides it, one training after another;
+    predictions put together what all of them say, as published. For scans that are worked on whole
+    (`data.region` none)."""
     segmenter: SegmenterChoice = "auto"
     """The network that segments. `auto`: the 3D U-Net, and where more than 64^3 voxels are seen at
     once that of blocks, which leaves out the convolutions at full resolution."""
@@ -287,8 +294,9 @@ class MachineSettings(Settings):
     """`auto`: bf16 where the processor or GPU computes in it, fp32 elsewhere."""
     num_workers: CountOrZero = 0
     """Processes that load cases; 0 loads in the training process."""
-    activation_checkpoints: bool = False
-    """Compute activations again in the backward pass: less memory, a third more time."""
+    activation_checkpoints: bool | None = None
+    """Compute activations of the segmenter again in the backward pass: less memory, a third more
+    time; when not given, where a step would take more memory than there is."""
     checkpoint_every: Count = 50
     """Iterations between two checkpoints."""
     checkpoint_minutes: Positive = 5.0

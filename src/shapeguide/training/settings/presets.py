@@ -8,6 +8,7 @@ from shapeguide.training.settings.groups import (
     AutoencoderSettings,
     DataSettings,
     FinderSettings,
+    MachineSettings,
     RestorerSettings,
     SegmentationSettings,
     ShapeSettings,
@@ -21,7 +22,8 @@ PRESETS: dict[str, TrainSettings] = {
     # of the networks.
     "paper": TrainSettings(
         preset="paper",
-        data=DataSettings(normalisation="volume", region="none"),
+        # The crop of 256 x 256 x 128 voxels: the scans of LPBA40 have 128 from back to front.
+        data=DataSettings(normalisation="volume", region="none", largest_shape=(256, 128, 256)),
         warp=WarpLimits(translation_mm=8.0, centre="object"),
         shape=ShapeSettings(
             objective="pairwise",
@@ -45,6 +47,7 @@ PRESETS: dict[str, TrainSettings] = {
             accept_collapsed=True,
         ),
         segmentation=SegmentationSettings(
+            one_per_structure=True,
             segmenter="unet3d",
             channels=(32, 64, 128, 256),
             dice_iterations=800,
@@ -61,6 +64,7 @@ PRESETS: dict[str, TrainSettings] = {
             average_decay=0.0,
             validation_cases=0,
         ),
+        machine=MachineSettings(precision="fp32"),
     ),
     # Minutes on a laptop: for the demo, a first look and tests.
     "quick": TrainSettings(

@@ -15,6 +15,7 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.data.sides import mirrored_classes
 from shapeguide.geometry.nesting import made_of
 from shapeguide.losses import GuideLoss
+from shapeguide.machine import choose_device, memory_bytes
 from shapeguide.models.deep_supervision import (
     deeply_supervised,
     tensors_of_segmenter,
@@ -22,11 +23,13 @@ from shapeguide.models.deep_supervision import (
 )
 from shapeguide.models.finder_model import FINDER_FOLDER
 from shapeguide.models.members import folder_of_member
+from shapeguide.models.memory import LIKELY_OVER_LEAST, step_bytes
 from shapeguide.models.model_files import WEIGHTS_FILES, write_weights
 from shapeguide.models.segmenter import (
     Segmenter,
     SegmenterDescription,
     build_segmenter,
+    held_channels,
     load_member,
     load_segmenter,
     state_members,
@@ -122,6 +125,28 @@ def found_cohort(
     return cohort.found_by(finder)
 
 
+def least_step_bytes(settings: TrainSettings, spatial_shape: tuple[int, int, int]) -> int:
+    """Memory that a training step takes, at least, without recomputing activations."""
+    course = settings.segmentation
+    suited = course.suited(spatial_shape)
+    held = held_channels(suited.segmenter, course.channels)
+    return step_bytes(held, spatial_shape, suited.batch_size)
+
+
+def recomputes(settings: TrainSettings, spatial_shape: tuple[int, int, int]) -> bool:
+    """Whether activations are computed again in the backward pass.
+
+    That is as the settings say, and where they say nothing if a step might take more memory than
+    the machine has.
+    """
+    machine = settings.machine
+    if machine.activation_checkpoints is not None:
+        return machine.activation_checkpoints
+    there = memory_bytes(choose_device(machine.device))
+    likely = LIKELY_OVER_LEAST * least_step_bytes(settings, spatial_shape)
+    return there is not None and likely > there
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentationStage:
     """A segmenter and what guides it."""
@@ -181,7 +206,7 @@ class SegmentationStage:
                 self.course.channels,
                 classes=self.cohort.classes,
                 image_channels=len(self.cohort.train.channels),
-                activation_checkpoints=self.settings.machine.activation_checkpoints,
+                activation_checkpoints=recomputes(self.settings, self.cohort.space.spatial_shape),
             )
             return deeply_supervised(segmenter) if self.course.deep_supervision else segmenter
 

@@ -201,7 +201,7 @@ def test_regions_are_refused(cohort: Dataset, tmp_path: Path) -> None:
         sg.train(
             cohort,
             out=tmp_path / "run",
-            settings=settings.changed(data=settings.data.changed(region="auto")),
+            settings=settings.changed(data=settings.data.changed(region="all")),
             progress=False,
         )
 

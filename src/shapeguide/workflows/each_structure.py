@@ -31,19 +31,8 @@ STAGE = "structures"
 
 
 def is_for_each(dataset: Dataset, settings: TrainSettings) -> bool:
-    """Whether several structures are trained one after another.
-
-    Raises:
-        ConfigError: If they are to be, and are to be found first.
-    """
-    if not settings.segmentation.one_per_structure or len(dataset.structures) < 2:
-        return False
-    if settings.data.region != "none":
-        raise ConfigError(
-            "one training per structure works on whole scans; add --region none (data.region), or "
-            "train all structures at once (--no-one-per-structure)"
-        )
-    return True
+    """Whether several structures are trained one after another."""
+    return settings.segmentation.one_per_structure and len(dataset.structures) > 1
 
 
 def refuse_given_guide(guide: object | None, dataset: Dataset) -> None:
@@ -65,15 +54,22 @@ def settings_of_each(dataset: Dataset, settings: TrainSettings) -> TrainSettings
     Nothing restores predictions: a restorer looks at all structures at once.
 
     Raises:
-        ConfigError: As `cohort_of`.
-        DataError: If a header cannot be read.
+        ConfigError: If scans are not worked on whole, and as `cohort_of`.
+        DataError: If a file cannot be read.
     """
+    cohort = cohort_of(dataset, settings)
+    if cohort.regions is not None or cohort.in_patches:
+        raise ConfigError(
+            "one training per structure works on whole scans, and here regions or patches of them "
+            "are seen; add --region none (data.region), or train all structures at once "
+            "(--no-one-per-structure)"
+        )
     if settings.restorer.iterations and settings.guidance == "shape":
         logger.info(
             "no shape restorer is trained: it looks at all structures at once, and each has a "
             "training of its own here"
         )
-    space = cohort_of(dataset, settings).space
+    space = cohort.space
     return settings.changed(
         data=settings.data.changed(spacing_mm=space.spacing_mm, spatial_shape=space.spatial_shape),
         restorer=settings.restorer.changed(iterations=0),

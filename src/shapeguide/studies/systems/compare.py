@@ -28,7 +28,7 @@ from shapeguide.studies.scores import (
     compared_systems,
     cubes,
 )
-from shapeguide.studies.systems.systems import GUIDED, GUIDED_ALL_MAPS, OTHERS_GUIDED, PLAIN
+from shapeguide.studies.systems.systems import GUIDED, GUIDED_ALL_MAPS, OTHERS, PLAIN
 
 DEFAULTS = tuple(f"{name}{AND}{RESTORERS[RESTORED]}" for name in (GUIDED, GUIDED_ALL_MAPS))
 """The forms of the method that a user gets: guided, and restored."""
@@ -110,7 +110,7 @@ def pairs_to_compare(systems: Sequence[str]) -> list[tuple[str, str]]:
 
     All against the plain one; the default forms, guided and restored, against all but each other;
     the guided one without a restorer against all; every restored one against itself without; other
-    segmenters that are guided against themselves without guidance.
+    segmenters that are guided, and the published one, against themselves without guidance.
     """
     defaults = [name for name in DEFAULTS if name in systems]
     rivals = [name for name in systems if name not in (PLAIN, *defaults)]
@@ -121,8 +121,8 @@ def pairs_to_compare(systems: Sequence[str]) -> list[tuple[str, str]]:
     restored = [(name, name.partition(AND)[0]) for name in systems if AND in name]
     pairs += [(name, base) for name, base in restored if base in systems]
     for name in systems:
-        system = OTHERS_GUIDED.get(name.partition(AND)[0])
-        if system is not None and system.unguided in systems:
+        system = OTHERS.get(name.partition(AND)[0])
+        if system is not None and system.unguided in systems and system.unguided != name:
             pairs.append((name, system.unguided))
     return list(dict.fromkeys(pairs))
 

@@ -124,7 +124,7 @@ def study_systems(
     design, settings = design or SystemsDesign(), resolve(settings)
     for system in design.systems:
         system.settings(settings, 0)  # what does not fit is refused before the folder is claimed
-    settings = _in_one_space(train, settings)
+    settings = _in_one_space(train, settings, design)
     files = SystemsFiles(Path(out).absolute())
     plain = settings.model_dump(mode="json", exclude=set(CHOSEN_BY_CONDITION))
     with claimed_study(files, KIND, (train, test), {"settings": plain}) as present:
@@ -190,10 +190,11 @@ def open_cells(study: SystemsStudy, conditions: Iterable[Condition]) -> list[Cel
     return list(cells.values())
 
 
-def _in_one_space(train: Dataset, settings: TrainSettings) -> TrainSettings:
+def _in_one_space(train: Dataset, settings: TrainSettings, design: SystemsDesign) -> TrainSettings:
     """The space of all training cases, for all conditions: they differ in nothing else."""
     train.require_structures()
     data = settings.data
+    courses = [one.settings(settings, 0).segmentation for one in design.systems]
     space = choose_working_space(
         train,
         spacing_mm=data.spacing_mm,
@@ -202,7 +203,7 @@ def _in_one_space(train: Dataset, settings: TrainSettings) -> TrainSettings:
         centre=data.centre,
         normalisation=data.normalisation,
         # What every network of the table can halve, whichever of them are compared.
-        divisor=divisor_of("unet3d", settings.segmentation.channels),
+        divisor=max(divisor_of("unet3d", course.channels) for course in courses),
     )
     shared = data.changed(spacing_mm=space.spacing_mm, spatial_shape=space.spatial_shape)
     return settings.changed(data=shared)

@@ -11,8 +11,11 @@ from itertools import product
 from typing import Any, Literal
 
 from shapeguide.errors import ConfigError
+from shapeguide.geometry.warp_limits import WarpLimits
+from shapeguide.training.settings.base import Settings
 from shapeguide.training.settings.groups import SegmentationSettings, TrainSettings
 from shapeguide.training.settings.guidance import GUIDANCE_SETTINGS
+from shapeguide.training.settings.presets import PRESETS
 from shapeguide.vocabulary import (
     GUIDANCE,
     SEGMENTER_NAMES,
@@ -45,27 +48,44 @@ class System:
     guidance: Guidance = "none"
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What differs from the settings of the study: values by group and name."""
+    like: str = ""
+    """Name of the system that differs in nothing but guidance, where that is not the one of the
+    segmenter alone."""
     label_maps: Literal["same", "all"] = "same"
     """Whose label maps train the guide: the segmenter's cases, or all training cases, as if those
     that the segmenter does not see had no image."""
 
     @property
     def guide(self) -> str | None:
-        """Name of the guide in the folder of a regime and seed; None when nothing is trained."""
-        if self.guidance not in TRAINED_GUIDES:
+        """Name of the guide in the folder of a regime and seed.
+
+        None when nothing is trained, or one for each structure in the run of that structure.
+        """
+        if self.guidance not in TRAINED_GUIDES or self.separate:
             return None
         own = any(group in self.changes for group in GUIDE_SETTINGS)
         return self.name if own else self.guidance
 
     @property
+    def separate(self) -> bool:
+        """Whether each structure is trained by itself."""
+        return bool(self.changes.get("segmentation", {}).get("one_per_structure"))
+
+    @property
     def unguided(self) -> str:
         """Name of the system with the same segmenter and no guidance."""
-        return PLAIN if self.segmenter == "unet3d" else self.segmenter
+        return self.like or (PLAIN if self.segmenter == "unet3d" else self.segmenter)
 
     @property
     def branches(self) -> bool:
         """Whether its Dice iterations are those of the unguided segmenter."""
-        return self.name != self.unguided and set(self.changes) <= set(GUIDANCE_SETTINGS)
+        other = (SYSTEMS | OTHERS)[self.unguided]
+        return self.name != other.name and self._unguided_changes == other._unguided_changes
+
+    @property
+    def _unguided_changes(self) -> Mapping[str, Mapping[str, Any]]:
+        """What its iterations without guidance depend on."""
+        return {name: of for name, of in self.changes.items() if name not in GUIDANCE_SETTINGS}
 
     def settings(self, base: TrainSettings, seed: int) -> TrainSettings:
         """The settings of its segmenter.
@@ -105,6 +125,40 @@ SYSTEMS: dict[str, System] = {
     )
 }
 """What is compared unless something else is asked for."""
+PUBLISHED_PLAIN = "published_plain"
+PUBLISHED = "published"
+
+
+def _as_published() -> dict[str, Mapping[str, Any]]:
+    """What the paper states, as changes of any settings: those of the preset `paper`.
+
+    The average of the weights, which decides nothing about the last ones, stays as it is set.
+    """
+    paper = PRESETS["paper"]
+    changes: dict[str, Mapping[str, Any]] = {
+        name: getattr(paper, name).model_dump(mode="json")
+        for name in ("shape", "shape_loss", "segmentation")
+    }
+    segmentation = dict(changes["segmentation"])
+    del segmentation["average_decay"]
+    return {
+        **changes,
+        "segmentation": segmentation,
+        "warp": {**asdict(paper.warp), "scale": list(paper.warp.scale)},
+        "restorer": {"iterations": paper.restorer.iterations},
+        "data": {"normalisation": paper.data.normalisation},
+        "machine": {"precision": paper.machine.precision},
+    }
+
+
+AS_PUBLISHED: dict[str, System] = {
+    system.name: system
+    for system in (
+        System(PUBLISHED_PLAIN, changes=_as_published(), like=PUBLISHED_PLAIN),
+        System(PUBLISHED, guidance="shape", changes=_as_published(), like=PUBLISHED_PLAIN),
+    )
+}
+"""The paper's own method and its 3D U-Net, each structure by itself, in its schedule."""
 OF_BLOCKS = {"unet3d_blocks": System("unet3d_blocks", segmenter="unet3d_blocks")}
 OTHERS_GUIDED: dict[str, System] = {
     f"{segmenter}_{guidance}": System(f"{segmenter}_{guidance}", segmenter, guidance)
@@ -125,19 +179,23 @@ BALANCED_RIVALS: dict[str, System] = {
 """Rivals whose gradient is held to alpha, as that of shape is, not at their published weight."""
 
 
+OTHERS = AS_PUBLISHED | OF_BLOCKS | OTHERS_GUIDED | BALANCED_RIVALS
+"""What is compared where it is asked for by name."""
+
+
 def systems_named(names: Sequence[str]) -> tuple[System, ...]:
     """The systems with these names, in this order.
 
     Raises:
         ConfigError: If a name is unknown or given twice, or there is none.
     """
-    known = SYSTEMS | OF_BLOCKS | OTHERS_GUIDED | BALANCED_RIVALS
+    known = SYSTEMS | OTHERS
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ConfigError(
             f"unknown systems: {', '.join(unknown) or 'none given'}; choose from "
-            f"{', '.join(SYSTEMS | OF_BLOCKS)}, or another segmenter and its guidance, as in "
-            "vnet_shape, or a rival at the gradient of shape, as in acnn_balanced"
+            f"{', '.join(SYSTEMS | OF_BLOCKS | AS_PUBLISHED)}, or another segmenter and its "
+            "guidance, as in vnet_shape, or a rival at the gradient of shape, as in acnn_balanced"
         )
     if len(set(names)) != len(names):
         raise ConfigError(f"a system is given twice: {', '.join(names)}")
@@ -145,8 +203,14 @@ def systems_named(names: Sequence[str]) -> tuple[System, ...]:
 
 
 def _changed(settings: TrainSettings, changes: Mapping[str, Mapping[str, Any]]) -> TrainSettings:
-    groups = {name: getattr(settings, name).changed(**values) for name, values in changes.items()}
+    groups = {
+        name: {**_plain(getattr(settings, name)), **values} for name, values in changes.items()
+    }
     return settings.changed(**groups) if groups else settings
+
+
+def _plain(group: Settings | WarpLimits) -> dict[str, Any]:
+    return asdict(group) if isinstance(group, WarpLimits) else group.model_dump()
 
 
 @dataclass(frozen=True)

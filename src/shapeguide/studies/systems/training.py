@@ -20,12 +20,14 @@ from shapeguide.models.model_files import MODEL_FILE
 from shapeguide.models.restoration import Restorer
 from shapeguide.models.restorer_model import RESTORER_FOLDER, RestorerModel
 from shapeguide.models.segmenter import Segmenter
+from shapeguide.models.shape_model import SHAPE_FOLDER
 from shapeguide.storage.identity import FolderKind, claim
 from shapeguide.studies.scores import RESTORED, RESTORED_ALL_MAPS, RESTORED_BY_SRN
 from shapeguide.studies.study import StudyFiles, stopwatch
 from shapeguide.studies.systems.design import ALL, Condition, SystemsDesign, case_count
 from shapeguide.studies.systems.systems import (
     GUIDED_ALL_MAPS,
+    OTHERS,
     PLAIN,
     SRN,
     SRN_ALL_MAPS,
@@ -40,6 +42,7 @@ from shapeguide.training.stages.restorer import train_restorer
 from shapeguide.training.stages.segmentation import train_segmenter
 from shapeguide.training.stages.shape import train_shape
 from shapeguide.vocabulary import WeightsName
+from shapeguide.workflows.each_structure import is_for_each, train_each
 
 SYSTEM = FolderKind("system", "system.json", identity=("name", "guidance"))
 """The folder of a condition, which notes what its system was when it was trained."""
@@ -157,7 +160,8 @@ def restorer_key(regime: str, seed: int) -> GuideKey:
 
 def unguided_of(condition: Condition) -> Condition:
     """The same segmenter of the same regime and seed, without guidance."""
-    return Condition(condition.regime, condition.seed, SYSTEMS[condition.system.unguided])
+    system = (SYSTEMS | OTHERS)[condition.system.unguided]
+    return Condition(condition.regime, condition.seed, system)
 
 
 def restorers(study: SystemsStudy, condition: Condition) -> dict[str, GuideKey]:
@@ -171,13 +175,13 @@ def _shape_restorers(study: SystemsStudy, condition: Condition) -> dict[str, Gui
     Segmenters that shape guides or nothing are restored, and the plain one by either, so that it
     stands beside both.
     """
-    if not study.design.restores or study.settings.restorer.iterations == 0:
+    settings = condition.system.settings(study.settings, condition.seed)
+    if not study.design.restores or settings.restorer.iterations == 0:
         return {}
     everything = restorer_key(ALL, condition.seed)
     if condition.system.name == GUIDED_ALL_MAPS:
         return {RESTORED: everything}
-    guide = condition.system.settings(study.settings, condition.seed).guide
-    if guide is not None and not isinstance(guide, ShapeGuidance):
+    if settings.guide is not None and not isinstance(settings.guide, ShapeGuidance):
         return {}
     own = {RESTORED: restorer_key(condition.regime, condition.seed)}
     if condition.system.name == PLAIN and condition.regime != ALL:
@@ -214,19 +218,41 @@ def train_condition(study: SystemsStudy, condition: Condition) -> None:
     """
     files = study.files
     claim(files.condition(condition), SYSTEM, condition.system.described())
+    source = files.run(unguided_of(condition)) if study.takes_over(condition) else None
+    settings = condition.system.settings(study.settings, condition.seed)
+    cases, run = study.cases(condition), files.run(condition)
     with stopwatch(files.condition(condition), "train"):
+        if condition.system.separate:
+            _train_separate(cases, run, settings, source)
+            return
         key = guide_key(condition)
         guide = None if key is None else load_guide(study, key)
-        settings = condition.system.settings(study.settings, condition.seed)
         _check_guidance(condition, guide, settings)
         train_segmenter(
-            study.cases(condition),
-            guide,
-            run_dir=files.run(condition),
-            settings=settings,
-            branch_from=files.run(unguided_of(condition)) if study.takes_over(condition) else None,
-            progress=False,
+            cases, guide, run_dir=run, settings=settings, branch_from=source, progress=False
         )
+
+
+def _train_separate(
+    cases: Dataset, run: Path, settings: TrainSettings, source: Path | None
+) -> None:
+    """A segmenter for each structure, and before each what guides it."""
+
+    def train_one(alone: Dataset, folder: Path, settings: TrainSettings) -> None:
+        guide = None
+        if isinstance(settings.guide, ShapeGuidance):
+            guide = train_shape(
+                alone, run_dir=folder / SHAPE_FOLDER, settings=settings, progress=False
+            )
+        before = None if source is None else source / folder.relative_to(run)
+        train_segmenter(
+            alone, guide, run_dir=folder, settings=settings, branch_from=before, progress=False
+        )
+
+    if is_for_each(cases, settings):
+        train_each(cases, run, settings, train_one)
+    else:
+        train_one(cases, run, settings)
 
 
 def _check_guidance(condition: Condition, guide: Guide | None, settings: TrainSettings) -> None:

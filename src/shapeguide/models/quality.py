@@ -58,6 +58,8 @@ class ShapeQuality(Quality):
     """Standard deviation of signatures between cases, over their mean size."""
     rank1: float = 0.0
     """How often the nearest signature among all cases under another warp is that of the case."""
+    different_before: float = 0.0
+    """Mean raw distance of the same pairs of two people before training; 0 in older files."""
 
     @property
     def measured(self) -> bool:
@@ -67,12 +69,25 @@ class ShapeQuality(Quality):
 
     @property
     def collapsed(self) -> bool:
-        """Whether the network tells cases apart no better than chance would."""
+        """Whether the network tells cases apart no better than chance would.
+
+        That is about separation alone: distances that became small in training, see `scale`, only
+        matter where they guide as they come.
+        """
         return (
             not self.auc >= LOWEST_AUC
             or not self.ratio >= LOWEST_RATIO
             or self.signature_std < SMALLEST_SPREAD
         )
+
+    @property
+    def scale(self) -> float | None:
+        """Mean distance of two people over what it was before training; None if unknown.
+
+        An objective that only pulls pairs together can make all distances small at once. It says
+        nothing of how well they tell people apart.
+        """
+        return self.different / self.different_before if self.different_before > 0 else None
 
     @property
     def good(self) -> bool:
@@ -86,7 +101,14 @@ class ShapeQuality(Quality):
         return (
             f"{self.structure}: same case {self.same:.3g}, different cases {self.different:.3g}, "
             f"ratio {self.ratio:.2f}, AUC {self.auc:.3f}, rank-1 {self.rank1:.2f}, "
-            f"signature spread {self.signature_std:.2g}, {self.where}: {verdict}"
+            f"signature spread {self.signature_std:.2g}{self._scale_in_words}, {self.where}: "
+            f"{verdict}"
+        )
+
+    @property
+    def _scale_in_words(self) -> str:
+        return (
+            "" if self.scale is None else f", distances {self.scale:.2g} of those before training"
         )
 
 

@@ -31,6 +31,8 @@ class ShapeModelDescription(ModelDescription):
     pose: Pose
     canonical_shape: Annotated[int, Field(ge=8, le=128)]
     trunks: Annotated[int, Field(ge=1, le=255)]
+    normalised: bool = False
+    """Files of older versions have none that is."""
     quality: tuple[ShapeQuality, ...] = ()
 
     @property
@@ -53,7 +55,10 @@ class ShapeModel:
 
     @property
     def collapsed(self) -> tuple[str, ...]:
-        """Names of the structures whose shapes the network does not tell apart."""
+        """Names of the structures whose shapes the network does not tell apart.
+
+        That its distances have become small is no part of it: see `ShapeQuality.scale`.
+        """
         return tuple(row.structure for row in self.quality if row.collapsed)
 
 
@@ -78,6 +83,7 @@ def load_shape_network(run_dir: str | Path) -> ShapeModel:
             pose=description.pose,
             canonical_shape=description.canonical_shape,
             trunks=description.trunks,
+            normalised=description.normalised,
         )
 
     network = load_network(build, description, folder, "last")

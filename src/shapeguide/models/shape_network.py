@@ -2,7 +2,8 @@
 
 The paper's figure with the layer counts is not at hand. The choice here is ours: stride-2
 convolutions, three levels by default, without normalisation (it would erase how much of the view is
-filled), then one channel. In front of them, by choice, a pose that takes warps out of the masks.
+filled) unless it is asked for, then one channel. In front of them, by choice, a pose that takes warps
+out of the masks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class ShapeNetwork(nn.Module):
             at them turned onto the mean shape of a population, which `fit_pose` takes in.
         canonical_shape: Edge length of the grid of either pose.
         trunks: 1, or the number of structures for one network each.
+        normalised: Instance normalisation after each convolution of a level.
 
     Raises:
         ConfigError: If there are no structures, no levels, or another number of trunks.
@@ -44,6 +46,7 @@ class ShapeNetwork(nn.Module):
         pose: Pose = "canonical",
         canonical_shape: int = 32,
         trunks: int = 1,
+        normalised: bool = False,
     ) -> None:
         super().__init__()
         if not structures or not channels or trunks not in (1, len(structures)):
@@ -55,10 +58,11 @@ class ShapeNetwork(nn.Module):
         self.channels = tuple(channels)
         self.pose = pose
         self.canonical_shape = canonical_shape
+        self.normalised = normalised
         self.aligned = (
             AlignedPose(len(structures), shape=canonical_shape) if pose == "aligned" else None
         )
-        self.trunks = nn.ModuleList(_trunk(channels) for _ in range(trunks))
+        self.trunks = nn.ModuleList(_trunk(channels, normalised) for _ in range(trunks))
         self.register_buffer("calibration", torch.ones(len(structures)))
 
     def forward(self, masks: Tensor, *, spacing_mm: tuple[float, float, float]) -> Tensor:
@@ -121,8 +125,9 @@ def signature_distance(first: Tensor, second: Tensor) -> Tensor:
     return distances
 
 
-def _trunk(channels: Sequence[int]) -> nn.Sequential:
+def _trunk(channels: Sequence[int], normalised: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for a, b in zip([1, *channels[:-1]], channels, strict=True):
-        layers += [nn.Conv3d(a, b, 3, stride=2, padding=1), nn.LeakyReLU(0.1)]
+        norm = [nn.InstanceNorm3d(b, affine=True)] if normalised else []
+        layers += [nn.Conv3d(a, b, 3, stride=2, padding=1), *norm, nn.LeakyReLU(0.1)]
     return nn.Sequential(*layers, nn.Conv3d(channels[-1], 1, 1))

@@ -133,5 +133,7 @@ def _shape_loss(model: ShapeModel, cohort: Cohort, settings: TrainSettings) -> S
 
 def _figures(model: ShapeModel) -> str:
     return "; ".join(
-        f"{row.structure}: ratio {row.ratio:.2f}, AUC {row.auc:.2f}" for row in model.quality
+        f"{row.structure}: ratio {row.ratio:.2f}, AUC {row.auc:.2f}"
+        + (f", distances {row.scale:.2g} of those before training" if row.scale else "")
+        for row in model.quality
     )

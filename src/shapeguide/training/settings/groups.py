@@ -96,6 +96,8 @@ class ShapeSettings(Settings):
     """Edge length of the grid that a pose is sampled on, in voxels."""
     one_per_structure: bool = False
     """One network for each structure instead of one for all."""
+    normalised: bool = False
+    """Instance normalisation in the network; it hides how much of the view a structure fills."""
     iterations: Count = 200
     """Iterations of the stage."""
     batch_size: Count = 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -93,6 +93,9 @@ class ShapeStage:
     @cached_property
     def network(self) -> ShapeNetwork:
         """The network to train, its pose fitted to the training cases."""
+        return self._untrained()
+
+    def _untrained(self) -> ShapeNetwork:
         names = self.cohort.names
         with first_weights(generator_for(self.settings.seed, Stream.SHAPE)):
             network = ShapeNetwork(
@@ -101,6 +104,7 @@ class ShapeStage:
                 pose=self.course.pose,
                 canonical_shape=self.course.canonical_shape,
                 trunks=len(names) if self.course.one_per_structure else 1,
+                normalised=self.course.normalised,
             )
         network.fit_pose(_population(self.bank), spacing_mm=self.bank.spacing_mm)
         return network
@@ -141,6 +145,7 @@ class ShapeStage:
             pose=self.course.pose,
             canonical_shape=self.course.canonical_shape,
             trunks=len(self.network.trunks),
+            normalised=self.course.normalised,
             quality=quality,
         )
 
@@ -171,13 +176,22 @@ class ShapeStage:
         return [row if row.measured else seen for row, seen in pairs_of_rows]
 
     def _measure(self, bank: MaskBank, *, held_out: bool) -> list[ShapeQuality]:
-        return measure_quality(
-            self.network,
-            bank,
-            pairs=self.course.quality_pairs,
-            generator=generator_for(self.settings.seed, Stream.SHAPE, SHAPE_QUALITY),
-            held_out=held_out,
+        """Figures of the network, beside what it said of the same pairs before it was trained."""
+        before = self._untrained().to(bank.masks.device).eval()
+        first, found = (
+            measure_quality(
+                network,
+                bank,
+                pairs=self.course.quality_pairs,
+                generator=generator_for(self.settings.seed, Stream.SHAPE, SHAPE_QUALITY),
+                held_out=held_out,
+            )
+            for network in (before, self.network)
         )
+        return [
+            replace(row, different_before=old.different)
+            for row, old in zip(found, first, strict=True)
+        ]
 
 
 def _population(bank: MaskBank) -> Tensor:

@@ -18,6 +18,7 @@ from shapeguide.commands.arguments import CaseChoice, Structures, parse_structur
 from shapeguide.commands.options import SHORT_GROUPS, setting_options, settings_of
 from shapeguide.commands.terminal import complain, print_table, tell
 from shapeguide.errors import ConfigError
+from shapeguide.studies.controls.design import ControlsDesign
 from shapeguide.studies.separation.design import SeparationDesign
 from shapeguide.studies.systems.design import REGIMES, WEIGHTS, SystemsDesign
 from shapeguide.studies.systems.systems import SYSTEMS, GuidanceFactors, systems_named
@@ -112,6 +113,44 @@ class Separation(_Study):
         for name, reason in found.failures.items():
             complain(f"{name}: {reason}")
         tell(f"tables and figures: {self.out}")
+        return 1 if found.failures else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls(_Study):
+    """What the paper's table 1 means: the shape network as printed, and what needs no training.
+
+    Every reading of how its pairs were made, on people of the training and on others: warps about
+    the object or the grid, translations, heads that lie off, binary and soft maps, levels, with
+    normalisation; beside it g before training and no network at all.
+    """
+
+    varied: ClassVar[dict[str, str]] = {
+        "warp.centre": "what warps turn about is chosen by --centres",
+        "warp.translation_mm": "translations are chosen by --translations-mm",
+        "shape.channels": "levels are chosen by --levels",
+    }
+
+    design: OmitArgPrefixes[ControlsDesign] = field(default_factory=ControlsDesign)
+
+    def run(self) -> int:
+        """Measure every setting that is not measured, and print the means."""
+        from shapeguide.studies.controls.study import study_controls
+        from shapeguide.studies.text import control_rows
+
+        train, test = self.read_cases()
+        found = study_controls(
+            train,
+            test,
+            out=self.out,
+            settings=self.settings,
+            design=self.design,
+            workers=self.workers,
+        )
+        print_table("ratio of distances between two people and one", control_rows(found.summary))
+        for name, reason in found.failures.items():
+            complain(f"{name}: {reason}")
+        tell(f"tables and figure: {self.out}")
         return 1 if found.failures else 0
 
 
@@ -255,6 +294,7 @@ def _with_settings(kind: type[Any]) -> Callable[[Sequence[str]], type[Any]]:
 
 STUDIES: dict[str, Callable[[Sequence[str]], type[Any]]] = {
     "separation": _with_settings(Separation),
+    "controls": _with_settings(Controls),
     "systems": _with_settings(Systems),
     "guidance": _with_settings(Guidance),
 }

@@ -2,8 +2,8 @@
 
 The paper's figure with the layer counts is not at hand. The choice here is ours: stride-2
 convolutions, three levels by default, without normalisation (it would erase how much of the view is
-filled) unless it is asked for, then one channel. In front of them, by choice, a pose that takes warps
-out of the masks.
+filled) unless it is asked for, then one channel. In front of them, by choice, a pose that takes
+warps out of the masks.
 """
 
 from __future__ import annotations

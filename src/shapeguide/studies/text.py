@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from shapeguide.metrics.metric import MAIN_METRICS, METRICS
 from shapeguide.report.words import p_text, records, shown, signed
+from shapeguide.studies.controls.design import USUAL_LEVELS
 from shapeguide.studies.scores import ANY_SEVERITY, CORRUPTED, LARGEST
 from shapeguide.studies.separation.design import Condition
 from shapeguide.studies.separation.measure import Measured
@@ -120,6 +121,42 @@ def separation_rows(measured: Mapping[Condition, Measured]) -> list[tuple[str, .
         )
         rows.append((condition.structure, condition.objective, condition.pose, *seed, *figures))
     return rows
+
+
+def control_rows(summary: pd.DataFrame) -> list[Row]:
+    """Means of a study of controls as text for the terminal; the first row: headings."""
+    head = ("reading", "looks", "people", "ratio (least to most)", "AUC", "rank-1", "scale")
+    rows: list[Row] = [head]
+    for row in summary.to_dict("records"):
+        scale = "" if pd.isna(row["scale"]) else f"{row['scale']:.2g}"
+        rows.append(
+            (
+                _reading(row),
+                str(row["observer"]),
+                str(row["people"]),
+                f"{row['ratio']:.2f} ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})",
+                f"{row['auc']:.3f}",
+                f"{row['rank1']:.2f}",
+                scale,
+            )
+        )
+    return rows
+
+
+def _reading(row: Mapping[Hashable, object]) -> str:
+    """How masks were shown, in words."""
+    words = [f"about the {row['centre']}", f"up to {row['translation_mm']:g} mm"]
+    if row["offset_mm"]:
+        words.append(f"heads off by {row['offset_mm']:g} mm")
+    if row["pose"] != "grid":
+        words.append(f"pose {row['pose']}")
+    if row["maps"] != "binary":
+        words.append("soft maps")
+    if row["levels"] != USUAL_LEVELS:
+        words.append("1 level" if row["levels"] == 1 else f"{row['levels']} levels")
+    if row["normalised"]:
+        words.append("normalised")
+    return ", ".join(words)
 
 
 def _published_row(structure: str, *, columns: int) -> list[tuple[str, ...]]:

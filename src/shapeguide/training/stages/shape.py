@@ -93,9 +93,10 @@ class ShapeStage:
     @cached_property
     def network(self) -> ShapeNetwork:
         """The network to train, its pose fitted to the training cases."""
-        return self._untrained()
+        return self.untrained()
 
-    def _untrained(self) -> ShapeNetwork:
+    def untrained(self) -> ShapeNetwork:
+        """A new network of these settings and this seed, its pose fitted."""
         names = self.cohort.names
         with first_weights(generator_for(self.settings.seed, Stream.SHAPE)):
             network = ShapeNetwork(
@@ -177,7 +178,7 @@ class ShapeStage:
 
     def _measure(self, bank: MaskBank, *, held_out: bool) -> list[ShapeQuality]:
         """Figures of the network, beside what it said of the same pairs before it was trained."""
-        before = self._untrained().to(bank.masks.device).eval()
+        before = self.untrained().to(bank.masks.device).eval()
         first, found = (
             measure_quality(
                 network,

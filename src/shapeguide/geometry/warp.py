@@ -120,10 +120,12 @@ def middles_mm(objects: Tensor, *, spacing_mm: tuple[float, float, float]) -> Te
     """
     shape = objects.shape[-3:]
     occupied = (objects > 0).reshape(len(objects), -1, *shape).any(1)
+    # Objects are small in their grids: their voxels are counted, not the grid summed.
+    which, *along = occupied.nonzero().cpu().unbind(1)
     middles = torch.zeros(len(objects), 3, dtype=torch.float64)
     for axis, (length, step) in enumerate(zip(shape, spacing_mm, strict=True)):
-        others = [other + 1 for other in range(3) if other != axis]
-        weights = occupied.sum(others).double().cpu()
+        counts = torch.bincount(which * length + along[axis], minlength=len(objects) * length)
+        weights = counts.view(len(objects), length).double()
         places = (torch.arange(length, dtype=torch.float64) - (length - 1) / 2) * step
         middles[:, axis] = (weights @ places) / weights.sum(1).clamp(min=1)
     return middles

@@ -126,9 +126,10 @@ def test_the_scale_is_that_of_the_same_network_before_training() -> None:
         )
     ]  # fmt: skip
     found = summary_of(pd.DataFrame(rows)).set_index("observer")
-    assert found.loc["trained", "scale"] == pytest.approx((1 / 4 + 3 / 4) / 2)
-    assert found.loc[["untrained", "view"], "scale"].isna().all()
-    assert found.loc["trained", ["ratio", "ratio_least", "ratio_most"]].tolist() == [2.0, 1.0, 3.0]
+    assert float(found["scale"]["trained"]) == pytest.approx((1 / 4 + 3 / 4) / 2)
+    assert found["scale"][["untrained", "view"]].isna().all()
+    ratios = [float(found[name]["trained"]) for name in ("ratio", "ratio_least", "ratio_most")]
+    assert ratios == [2.0, 1.0, 3.0]
 
 
 def test_a_study_measures_every_observer_on_both_sides_and_goes_on_where_it_ended(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +73,30 @@ class ControlsStudy:
     pairs: int
     present: Present
 
-    def cohorts(self, setting: Setting) -> dict[str, Cohort]:
-        """Cases of either side that have the structure, with it alone, in one space."""
-        chosen = {
-            side: cases.select(self.present[setting.structure][side]).with_one_structure(
-                setting.structure
-            )
-            for side, cases in zip(SIDES, (self.train, self.test), strict=True)
-        }
-        settings = setting.settings(self.settings)
-        train = cohort_of(chosen["train"], settings)
-        limit = settings.data.memory_limit_bytes
-        test = cohort_of(chosen["test"], settings).in_space(train.space, memory_limit_bytes=limit)
-        return {"train": train, "test": test}
+    def cohorts(self, structure: str) -> tuple[Cohort, Cohort]:
+        """Training cases and others that have a structure, with it alone, in one space."""
+        train, test = (tuple(self.present[structure][side]) for side in SIDES)
+        # What they hold depends on nothing that settings vary.
+        settings = Setting(structure, 0).settings(self.settings)
+        return _cohorts(self.train, train, self.test, test, structure, settings)
+
+
+@lru_cache(maxsize=1)
+def _cohorts(
+    train: Dataset,
+    train_ids: tuple[str, ...],
+    test: Dataset,
+    test_ids: tuple[str, ...],
+    structure: str,
+    settings: TrainSettings,
+) -> tuple[Cohort, Cohort]:
+    """Cases of both sides; the last ones are kept, so that their files are read once."""
+    first, second = (
+        cohort_of(cases.select(ids).with_one_structure(structure), settings)
+        for cases, ids in ((train, train_ids), (test, test_ids))
+    )
+    limit = settings.data.memory_limit_bytes
+    return first, second.in_space(first.space, memory_limit_bytes=limit)
 
 
 def measure_setting(study: ControlsStudy, setting: Setting) -> None:
@@ -93,7 +105,7 @@ def measure_setting(study: ControlsStudy, setting: Setting) -> None:
     Raises:
         DataError: If a case cannot be used.
     """
-    settings, cohorts = setting.settings(study.settings), study.cohorts(setting)
+    settings, cohorts = setting.settings(study.settings), study.cohorts(setting.structure)
     device = choose_device(settings.machine.device)
     banks = {
         side: lying_off(
@@ -101,10 +113,10 @@ def measure_setting(study: ControlsStudy, setting: Setting) -> None:
             setting.offset_mm,
             generator_for(setting.seed, LYING, SIDES.index(side)),
         ).to(device)
-        for side, cohort in cohorts.items()
+        for side, cohort in zip(SIDES, cohorts, strict=True)
     }
     rows = []
-    for observer, network in _observers(setting, settings, cohorts["train"], banks["train"]):
+    for observer, network in _observers(setting, settings, cohorts[0], banks["train"]):
         for side, bank in banks.items():
             generator = generator_for(setting.seed, MEASURING, SIDES.index(side))
             shown = _hard(bank) if setting.maps == "binary" else bank

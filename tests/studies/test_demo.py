@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from shapeguide.errors import CheckpointError, ConfigError
+from shapeguide.studies.case_pictures import choose_cases
 from shapeguide.studies.demo import DEMO_SETTINGS, demo
-from shapeguide.studies.demo_figures import choose_cases
 from shapeguide.studies.demo_files import DemoCohort, DemoFiles
 from shapeguide.training.settings.groups import TrainSettings
 

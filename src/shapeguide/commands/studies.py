@@ -222,7 +222,8 @@ class Systems(_OnImages):
     """What is trained and compared; also another segmenter and its guidance, as in vnet_shape, and
     a rival whose gradient is held to alpha like that of shape, as in acnn_balanced."""
     keep_predictions: bool = False
-    """Also write the label maps of the test cases."""
+    """Also write the label maps of the test cases, and pictures of the best, the median and the
+    worst of them, with the contours and surfaces of the first systems."""
 
     def run(self) -> int:
         """Do what is not finished, and print the table."""

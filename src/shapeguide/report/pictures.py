@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,8 +28,10 @@ from shapeguide.report.theme import DARK, new_figure
 
 HIGHEST_MM = 4.0
 """Distance of the last colour on surfaces."""
-PLANES = (("sagittal", 0), ("axial", 2))
+Planes: TypeAlias = Sequence[tuple[str, int]]
+THREE_PLANES: Planes = (("sagittal", 0), ("coronal", 1), ("axial", 2))
 """Name and the axis across the plane, for arrays along R, A, S."""
+PLANES: Planes = (THREE_PLANES[0], THREE_PLANES[2])
 HALO = "#000000"
 MARGIN_PIXELS = 8
 
@@ -49,17 +52,17 @@ class CaseView:
     """What to write under the surface of each method, such as its scores."""
 
 
-def slice_figure(cases: Sequence[CaseView]) -> Figure:
-    """A row for each case: in two planes, every method's contour over that of the reference.
+def slice_figure(cases: Sequence[CaseView], *, planes: Planes = PLANES) -> Figure:
+    """A row for each case: in each plane, every method's contour over that of the reference.
 
     The slice in each plane is the one with the largest area of the reference.
 
     Raises:
         ValueError: If there is no case.
     """
-    columns = len(PLANES) * len(_first(cases).predictions)
+    columns = len(planes) * len(_first(cases).predictions)
     figure = new_figure(2.35 * columns, 2.45 * len(cases) + 0.6, DARK)
-    _draw_slices(figure, cases, titles=True)
+    _draw_slices(figure, cases, planes=planes, titles=True)
     return figure
 
 
@@ -90,7 +93,7 @@ def composite_figure(case: CaseView) -> Figure:
     heights = (2.5 + 0.35, _height_of(surfaces, width) + 0.9)
     figure = new_figure(width, sum(heights), DARK)
     parts = figure.add_gridspec(2, 1, height_ratios=heights)
-    _draw_slices(_part(figure, parts[0]), [case], titles=False)
+    _draw_slices(_part(figure, parts[0]), [case], planes=PLANES, titles=False)
     _draw_surfaces(_part(figure, parts[1]), [surfaces], titles=False)
     return figure
 
@@ -116,12 +119,14 @@ def _first(cases: Sequence[CaseView]) -> CaseView:
     return cases[0]
 
 
-def _draw_slices(figure: Figure | SubFigure, cases: Sequence[CaseView], *, titles: bool) -> None:
+def _draw_slices(
+    figure: Figure | SubFigure, cases: Sequence[CaseView], *, planes: Planes, titles: bool
+) -> None:
     methods = list(cases[0].predictions)
-    columns = len(PLANES) * len(methods)
+    columns = len(planes) * len(methods)
     for row, case in enumerate(cases):
         for column in range(columns):
-            (name, axis), place = PLANES[column // len(methods)], column % len(methods)
+            (name, axis), place = planes[column // len(methods)], column % len(methods)
             axes = figure.add_subplot(len(cases), columns, row * columns + column + 1)
             _draw_slice(axes, case, axis, place)
             if row == 0:

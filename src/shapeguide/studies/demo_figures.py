@@ -11,9 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from shapeguide.data.dataset import Case, Dataset
-from shapeguide.data.nifti import read_label_map
 from shapeguide.data.prepared_cases import PreparedCases
-from shapeguide.geometry.resample import to_ras
 from shapeguide.metrics.metric import MAIN_METRICS, METRICS
 from shapeguide.models.shape_model import ShapeModel
 from shapeguide.report.charts import (
@@ -27,7 +25,7 @@ from shapeguide.report.charts import (
 )
 from shapeguide.report.pictures import CaseView, composite_figure, slice_figure, surface_figure
 from shapeguide.report.theme import as_jpeg, as_png, write_picture, write_themed
-from shapeguide.report.words import records
+from shapeguide.studies.case_pictures import case_view, choose_cases, note_of
 from shapeguide.studies.demo_files import METHODS, DemoFiles
 from shapeguide.training.engine.log import LOG_FILE, read_log
 from shapeguide.training.settings.groups import TrainSettings
@@ -41,7 +39,6 @@ LOSS_TERMS = {
     "shape_distance": "shape distance to the reference",
     "score": "Dice on validation cases",
 }
-CHOSEN = ("best", "median", "worst")
 MEMORY_LIMIT_BYTES = 2**30
 SHAPE_COLOUR = 2
 COMPOSITE_DOTS_PER_INCH = 120
@@ -65,28 +62,6 @@ def held_out_distances(
     ]
 
 
-def choose_cases(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """Best, median and worst case by the mean Hausdorff distance of both methods.
-
-    Both methods count alike, so the choice favours neither. A missed structure is infinitely far.
-
-    Args:
-        tables: Scores of each method.
-
-    Returns:
-        Case id by `best`, `median` and `worst`; fewer where there are fewer cases.
-    """
-    joined = pd.concat([tables[method] for method in METHODS])
-    means = joined.groupby("case")["hausdorff_mm"].mean().sort_values(kind="stable")
-    ids = [str(case) for case in means.index]
-    places = {"best": 0, "median": len(ids) // 2, "worst": len(ids) - 1}
-    chosen: dict[str, str] = {}
-    for name in CHOSEN:
-        if ids[places[name]] not in chosen.values():
-            chosen[name] = ids[places[name]]
-    return chosen
-
-
 def draw_figures(
     files: DemoFiles,
     test: Dataset,
@@ -107,7 +82,7 @@ def draw_figures(
     chosen = choose_cases(tables)
     by_id = {case.id: case for case in test}
     views = [
-        case_view(by_id[case_id], f"{name}: {case_id}", files, tables)
+        _view_of(by_id[case_id], f"{name}: {case_id}", files, tables)
         for name, case_id in chosen.items()
     ]
     write_picture(files.figures / "slices.jpg", as_jpeg(slice_figure(views)))
@@ -159,33 +134,17 @@ def distance_panel(found: PairDistances) -> DistancePanel:
     )
 
 
-def case_view(
+def _view_of(
     case: Case, title: str, files: DemoFiles, tables: Mapping[str, pd.DataFrame]
 ) -> CaseView:
-    """A test case with its reference and the predictions of both methods, brought to R, A, S."""
-    structures = case.structures
-    image = to_ras(case.read_volume())
-    reference = to_ras(case.read_label_map())
-    predictions, notes = {}, {}
-    for method in METHODS:
-        path = files.predictions(method) / f"{case.id}.nii.gz"
-        predictions[method] = to_ras(read_label_map(path, structures=structures)).data > 0
-        notes[method] = _note(tables[method], case.id)
-    return CaseView(
-        title=title,
-        image=image.data,
-        spacing_mm=image.grid.spacing_mm,
-        reference=reference.mask(structures[0]),
-        predictions=predictions,
-        notes=notes,
+    """A test case with its reference and the predictions of both methods."""
+    return case_view(
+        case,
+        title,
+        case.structures[0],
+        {method: files.predictions(method) / f"{case.id}.nii.gz" for method in METHODS},
+        {method: note_of(tables[method], case.id) for method in METHODS},
     )
-
-
-def _note(table: pd.DataFrame, case_id: str) -> str:
-    (row,) = records(table[table["case"] == case_id])
-    if row["missed"]:
-        return "missed"
-    return f"Dice {row['dice']:.3f}, Hausdorff {row['hausdorff_mm']:.1f} mm"
 
 
 def _line(name: str, rows: list[dict[str, float]], term: str, colour: int) -> Line:

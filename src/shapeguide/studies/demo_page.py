@@ -24,7 +24,8 @@ from shapeguide.report.words import (
     shown,
     verdict,
 )
-from shapeguide.studies.demo_figures import choose_cases, draw_figures, held_out_distances
+from shapeguide.studies.case_pictures import choose_cases
+from shapeguide.studies.demo_figures import draw_figures, held_out_distances
 from shapeguide.studies.demo_files import GUIDED, PLAIN, DemoFiles
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.shape.separation import PairDistances

@@ -87,9 +87,19 @@ def test_each_structure_is_trained_by_itself_and_guided_from_the_iterations_of_i
         weights=("last",),
     )
     result = study_systems(
-        train, test, out=tmp_path / "out", settings=small, design=design, progress=False
+        train,
+        test,
+        out=tmp_path / "out",
+        settings=small,
+        design=design,
+        keep_predictions=True,
+        progress=False,
     )
     assert result.complete
+    pictures = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert pictures == {
+        f"{kind}_{name}.jpg" for kind in ("cases", "surfaces") for name in ("upper", "lower")
+    }
     assert set(result.scores["structure"]) == {"upper", "lower"}
     assert set(result.scores["postprocess"]) == {"none", "largest"}
     cells = tmp_path / "out" / "cells" / "all" / "seed0"

@@ -179,7 +179,10 @@ class _Bench:
                 scores = score(label_map, reference)
                 known.append((label_map, scores))
             if self.study.keep_predictions:
-                write_label_map(label_map, self._file(case, key))
+                file = prediction_file(
+                    self.study, self.condition, key.variant, key.weights, key.postprocess, case.id
+                )
+                write_label_map(label_map, file)
             yield from self._rows(case, key, scores)
 
     def _rows(self, case: Case, key: _Key, scores: Scores) -> Iterator[Row]:
@@ -201,10 +204,19 @@ class _Bench:
                 "weights": key.weights,
             }
 
-    def _file(self, case: Case, key: _Key) -> Path:
-        image = key.variant.corruption or "clean"
-        name = f"{image}{key.variant.severity or ''}-{key.weights}-{key.postprocess}"
-        return self.study.files.predictions(self.condition) / name / f"{case.id}.nii.gz"
+
+def prediction_file(
+    study: SystemsStudy,
+    condition: Condition,
+    variant: Variant,
+    weights: WeightsName,
+    postprocess: str,
+    case_id: str,
+) -> Path:
+    """Where a label map of a condition lies if predictions are kept."""
+    image = variant.corruption or "clean"
+    name = f"{image}{variant.severity or ''}-{weights}-{postprocess}"
+    return study.files.predictions(condition) / name / f"{case_id}.nii.gz"
 
 
 def _missing(study: SystemsStudy, condition: Condition, scores: pd.DataFrame) -> tuple[_Key, ...]:

@@ -24,6 +24,7 @@ from shapeguide.studies.study import (
     seconds_of,
     with_absolute_paths,
 )
+from shapeguide.studies.systems.cases_shown import write_case_pictures
 from shapeguide.studies.systems.compare import comparisons, summary
 from shapeguide.studies.systems.design import Condition, SystemsDesign
 from shapeguide.studies.systems.figures import write_figures
@@ -113,7 +114,8 @@ def study_systems(
         design: What is compared; everything when not given.
         workers: Where the cells run.
         only: One condition to do, as `regime/seed/system`, with what it branches from.
-        keep_predictions: Also write the label maps of the test cases.
+        keep_predictions: Also write the label maps of the test cases, and pictures of the best,
+            the median and the worst of them.
         progress: Show a progress bar.
 
     Raises:
@@ -309,6 +311,8 @@ def _collect(
     write_table(files.table("table2_comparisons"), found.comparisons)
     write_table(files.table("table2_cells"), found.cells)
     write_figures(files, found.summary)
+    if study.keep_predictions:
+        write_case_pictures(study, finished, found.scores)
     return found
 
 

@@ -39,3 +39,26 @@ def grown_box(box: Box, margins: Sequence[int], spatial_shape: Sequence[int]) ->
         for part, margin, length in zip(box, margins, spatial_shape, strict=True)
     )
     return i, j, k
+
+
+def whole_box(spatial_shape: Sequence[int]) -> Box:
+    """All of a grid."""
+    i, j, k = (slice(0, length) for length in spatial_shape)
+    return i, j, k
+
+
+def is_empty(box: Box) -> bool:
+    """Whether a box holds no voxel."""
+    return any(side.start >= side.stop for side in box)
+
+
+def joined_box(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all of these; one without voxels where none has any."""
+    filled = [box for box in boxes if not is_empty(box)]
+    if not filled:
+        return slice(0, 0), slice(0, 0), slice(0, 0)
+    i, j, k = (
+        slice(min(side.start for side in along), max(side.stop for side in along))
+        for along in zip(*filled, strict=True)
+    )
+    return i, j, k

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shapeguide.data.channels import chosen_channels, on_grid_of_first
 from shapeguide.errors import ConfigError, DataError
+from shapeguide.geometry.boxes import Box, is_empty, joined_box, whole_box
 from shapeguide.geometry.nesting import made_of
 from shapeguide.geometry.resample import (
     covering_box,
@@ -72,6 +73,15 @@ class Prediction:
         Raises:
             DataError: If they would take too much memory.
         """
+        box, near = self._near
+        whole = np.zeros((len(near), *self.volume.grid.spatial_shape), dtype=np.float32)
+        whole[0] = 1
+        whole[(slice(None), *box)] = near
+        return whole
+
+    @cached_property
+    def _near(self) -> tuple[Box, NDArray[np.float32]]:
+        """The part of the volume that was looked at, and class probabilities there, restored."""
         return self._on_grid(restored=True)
 
     @cached_property
@@ -79,7 +89,8 @@ class Prediction:
         """Volume of the voxels that a restorer added to each structure or took from it, by name."""
         if not self.restored:
             return {item.name: 0.0 for item in (*self.wholes, *self.structures)}
-        before = label_map_from(self._on_grid(restored=False), self.structures, self.volume)
+        box, probabilities = self._on_grid(restored=False)
+        before = label_map_from(probabilities, self.structures, self.volume, box=box)
         after = self.label_map()
         return {
             item.name: int(np.count_nonzero(before.mask(item) != after.mask(item)))
@@ -89,11 +100,17 @@ class Prediction:
 
     def probability_of_each(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Name and probability (I, J, K) of each structure, also of those made of others."""
+        box, near = self._near
+
+        def of(indices: list[int]) -> NDArray[np.float32]:
+            found = np.zeros(self.volume.grid.spatial_shape, dtype=np.float32)
+            found[box] = near[indices].sum(axis=0)
+            return found
+
         for index, structure in enumerate(self.structures, start=1):
-            yield structure.name, self.probabilities[index]
+            yield structure.name, of([index])
         for whole in self.wholes:
-            indices = [1 + place for place in made_of(whole, self.structures)]
-            yield whole.name, self.probabilities[indices].sum(axis=0)
+            yield whole.name, of([1 + place for place in made_of(whole, self.structures)])
 
     def label_map(self, *, largest_component: bool = False) -> LabelMap:
         """The most probable class of each voxel, on the grid of the volume and placed as it is.
@@ -103,7 +120,8 @@ class Prediction:
         Args:
             largest_component: Keep only the largest connected component of each structure.
         """
-        labels = label_map_from(self.probabilities, self.structures, self.volume)
+        box, probabilities = self._near
+        labels = label_map_from(probabilities, self.structures, self.volume, box=box)
         labels = replace(labels, structures=(*self.wholes, *self.structures))
         return keep_largest_component(labels) if largest_component else labels
 
@@ -118,8 +136,11 @@ class Prediction:
         )
         return replace(self, parts=tuple(parts))
 
-    def _on_grid(self, *, restored: bool) -> NDArray[np.float32]:
-        """Probabilities of all classes, each structure by the part that was asked about it."""
+    def _on_grid(self, *, restored: bool) -> tuple[Box, NDArray[np.float32]]:
+        """What was looked at, and there all classes, each structure by the part asked about it.
+
+        Beyond it, all is background.
+        """
         names = [structure.name for structure in self.structures]
         parts = [
             (
@@ -132,18 +153,25 @@ class Prediction:
         ]
         grid = self.volume.grid
         if parts and parts[0][0].whole:
-            return resample_channels(parts[0][1], parts[0][0].grid, grid)
-        whole = np.zeros((1 + len(names), *grid.spatial_shape), dtype=np.float32)
-        for part, found in parts:
-            box = covering_box(grid, part.grid)
-            if any(side.start == side.stop for side in box):
+            everywhere = whole_box(grid.spatial_shape)
+            return everywhere, resample_channels(parts[0][1], parts[0][0].grid, grid)
+        boxes = [covering_box(grid, part.grid) for part, _ in parts]
+        around = joined_box(boxes)
+        lengths = [side.stop - side.start for side in around]
+        near = np.zeros((1 + len(names), *lengths), dtype=np.float32)
+        for (part, found), box in zip(parts, boxes, strict=True):
+            if is_empty(box):
                 continue
             asked = [1 + names.index(name) for name in part.structures]
-            whole[(asked, *box)] = resample_channels(found[asked], part.grid, grid.part(box))
-        sums = whole[1:].sum(axis=0)
-        whole[0] = np.maximum(1 - sums, 0)
-        whole /= np.maximum(sums, 1)
-        return whole
+            i, j, k = (
+                slice(side.start - start.start, side.stop - start.start)
+                for side, start in zip(box, around, strict=True)
+            )
+            near[asked, i, j, k] = resample_channels(found[asked], part.grid, grid.part(box))
+        sums = near[1:].sum(axis=0)
+        near[0] = np.maximum(1 - sums, 0)
+        near /= np.maximum(sums, 1)
+        return around, near
 
 
 def predict(
@@ -228,7 +256,11 @@ def predict_shown(
 
 
 def label_map_from(
-    probabilities: NDArray[np.float32], structures: tuple[Structure, ...], volume: Volume
+    probabilities: NDArray[np.float32],
+    structures: tuple[Structure, ...],
+    volume: Volume,
+    *,
+    box: Box | None = None,
 ) -> LabelMap:
     """The most probable class of each voxel as a label map with the placement of the volume.
 
@@ -236,8 +268,14 @@ def label_map_from(
         probabilities: Shape (1 + structures, I, J, K), background first.
         structures: In the order of the channels.
         volume: The input, whose grid and header placement the label map takes.
+        box: The part of the volume that they are of, beyond which is background; all of it when
+            not given.
     """
     written = np.array([0, *(structure.label_ids[0] for structure in structures)])
-    smallest = np.min_scalar_type(int(written.max()))
-    data = written.astype(smallest)[probabilities.argmax(axis=0)]
+    kind = np.min_scalar_type(int(written.max()))
+    near = written.astype(kind)[probabilities.argmax(axis=0)]
+    if box is None:
+        return LabelMap(near, volume.grid, structures, volume.placement)
+    data = np.zeros(volume.grid.spatial_shape, dtype=kind)
+    data[box] = near
     return LabelMap(data, volume.grid, structures, volume.placement)

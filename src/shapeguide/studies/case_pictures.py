@@ -11,7 +11,7 @@ import pandas as pd
 
 from shapeguide.data.case import Case
 from shapeguide.data.nifti import read_label_map
-from shapeguide.geometry.boxes import Box, foreground_box
+from shapeguide.geometry.boxes import foreground_box, grown_box
 from shapeguide.geometry.resample import to_ras
 from shapeguide.geometry.volume import Structure
 from shapeguide.report.pictures import CaseView
@@ -82,16 +82,8 @@ def close_up(view: CaseView, *, around_mm: float) -> CaseView:
     box = foreground_box(np.logical_or.reduce([view.reference, *view.predictions.values()]))
     if box is None:
         return view
-    i, j, k = (
-        slice(max(0, side.start - room), min(length, side.stop + room))
-        for side, length, room in zip(
-            box,
-            view.image.shape,
-            (round(around_mm / step) for step in view.spacing_mm),
-            strict=True,
-        )
-    )
-    near: Box = (i, j, k)
+    margins = [round(around_mm / step) for step in view.spacing_mm]
+    near = grown_box(box, margins, view.image.shape)
     return replace(
         view,
         image=view.image[near],

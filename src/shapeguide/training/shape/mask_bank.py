@@ -15,7 +15,7 @@ from torch import Tensor
 from shapeguide.data.prepared_cases import LabelMapSource
 from shapeguide.disturbing.masks import corrupt, soften
 from shapeguide.errors import ConfigError
-from shapeguide.geometry.boxes import Box
+from shapeguide.geometry.boxes import Box, whole_box
 from shapeguide.geometry.warp import (
     draw_affine_warps,
     placed,
@@ -127,7 +127,7 @@ def mask_bank(cases: LabelMapSource, settings: TrainSettings) -> MaskBank:
     limits, people = settings.warp, tuple(case.person for case in cases.cases)
     boxes: list[list[Box | None]]
     if settings.shape.pose == "grid":
-        boxes = [[_everywhere(cases.space.spatial_shape)] * len(names) for _ in people]
+        boxes = [[whole_box(cases.space.spatial_shape)] * len(names) for _ in people]
         shape = cases.space.spatial_shape
     else:
         found = [structure_boxes(item.classes, len(names)) for item in cases.label_maps()]
@@ -151,11 +151,6 @@ def structure_boxes(classes: NDArray[np.uint8], count: int) -> list[Box | None]:
     """The smallest box around each of so many structures, by class index from 1; none if absent."""
     found: Sequence[tuple[slice, ...] | None] = ndimage.find_objects(classes, max_label=count)
     return [None if box is None else (box[0], box[1], box[2]) for box in found]
-
-
-def _everywhere(shape: Sequence[int]) -> Box:
-    i, j, k = (slice(0, length) for length in shape)
-    return i, j, k
 
 
 def _common_shape(boxes: Sequence[Sequence[Box | None]]) -> tuple[int, int, int]:

@@ -122,9 +122,9 @@ class ControlsDesign:
             raise ConfigError(f"pairs: expected at least {FEWEST_PAIRS}, found {self.pairs}")
 
     def settings(self, structures: Sequence[str]) -> Iterator[Setting]:
-        """Every setting, each once, in the order of the table."""
-        for structure in structures:
-            for seed in self.seeds:
+        """Every setting, each once, seed by seed so that every structure comes early."""
+        for seed in self.seeds:
+            for structure in structures:
                 yield from dict.fromkeys(self._of(structure, seed))
 
     def _of(self, structure: str, seed: int) -> Iterator[Setting]:

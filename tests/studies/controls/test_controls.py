@@ -60,7 +60,7 @@ def bank_of(*corners: tuple[int, int, int]) -> MaskBank:
 def test_every_setting_is_there_once_and_varies_what_it_says() -> None:
     design = ControlsDesign()
     found = list(design.settings(("a",)))
-    assert len(set(found)) == len(found) == 3 * (24 + 2 * 6 + 2)
+    assert len(set(found)) == len(found) == 3 * (24 + 2 * 6 + 2 + 2)
     assert len({one.folder_name for one in found}) == len(found)
     for one in found:
         made = one.settings(preset("default"))

@@ -94,6 +94,7 @@ class ControlsDesign:
 
     All centres with all translations and offsets; the rest one by one at two readings: about the
     object without translation with the largest but one offset, and about the middle of the grid.
+    Soft maps about the object are seen with every offset.
 
     Raises:
         ConfigError: If a list is empty, or a value out of range or given twice.
@@ -137,6 +138,8 @@ class ControlsDesign:
             Setting(structure, seed, "object", min(self.translations_mm), middle),
             Setting(structure, seed, "grid", sorted(self.translations_mm)[-2:][0], 0.0),
         ]
+        for offset_mm in self.offsets_mm:
+            yield replace(readings[0], offset_mm=offset_mm, maps="clean")
         for reading in readings:
             yield replace(reading, maps="clean")
             for levels in self.levels:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import shapeguide as sg
+from shapeguide.data.dataset import Dataset
 from shapeguide.data.working_space import WorkingSpace
 from shapeguide.geometry.volume import Structure
 from shapeguide.models.autoencoder_model import AutoencoderDescription, build_autoencoder
@@ -90,5 +95,25 @@ def run_by_hand(tmp_path: Path) -> Callable[..., Path]:
             folder / "autoencoder",
         )
         return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_halves() -> Callable[..., Dataset]:
+    """Writes a synthetic cohort whose horns are two structures, `upper` and `lower`."""
+
+    def write(folder: Path, **grid: Any) -> Dataset:
+        description = sg.write_cohort(folder, **grid)
+        for case in sg.read_dataset(description):
+            label_map = case.read_label_map()
+            data = label_map.data.copy()
+            data[:, :, : int(np.median(np.argwhere(data)[:, 2]))] *= 2
+            assert case.label_map is not None
+            sg.write_label_map(replace(label_map, data=data), case.label_map)
+        content = json.loads(description.read_text())
+        content["labels"] = {"0": "background", "1": "upper", "2": "lower"}
+        description.write_text(json.dumps(content))
+        return sg.read_dataset(description)
 
     return write

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,26 +23,16 @@ from shapeguide.workflows.train import read_outcome
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A horn in two halves."""
-    description = sg.write_cohort(
+def cohort(
+    write_halves: Callable[..., Dataset], tmp_path_factory: pytest.TempPathFactory
+) -> Dataset:
+    return write_halves(
         tmp_path_factory.mktemp("cohort") / "c",
         count=3,
         seed=1,
         spatial_shape=(16, 20, 16),
         spacing_mm=(3.0, 3.0, 3.0),
     )
-    for case in sg.read_dataset(description):
-        label_map = case.read_label_map()
-        data = label_map.data.copy()
-        filled = np.argwhere(data)[:, 2]
-        data[:, :, : int(np.median(filled))] *= 2
-        assert case.label_map is not None
-        sg.write_label_map(replace(label_map, data=data), case.label_map)
-    content = json.loads(description.read_text())
-    content["labels"] = {"0": "background", "1": "upper", "2": "lower"}
-    description.write_text(json.dumps(content))
-    return sg.read_dataset(description)
 
 
 def tiny() -> TrainSettings:

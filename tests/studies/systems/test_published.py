@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import shapeguide as sg
 from shapeguide.data.dataset import Dataset
 from shapeguide.studies.systems.compare import pairs_to_compare
 from shapeguide.studies.systems.design import SystemsDesign
@@ -24,21 +22,9 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture
-def halves(tmp_path: Path) -> Dataset:
-    """A horn in two halves."""
-    description = sg.write_cohort(
-        tmp_path / "halves", count=4, spatial_shape=(24, 24, 24), spacing_mm=(2.0, 2.0, 2.0)
-    )
-    for case in sg.read_dataset(description):
-        label_map = case.read_label_map()
-        data = label_map.data.copy()
-        data[:, :, : int(np.median(np.argwhere(data)[:, 2]))] *= 2
-        assert case.label_map is not None
-        sg.write_label_map(replace(label_map, data=data), case.label_map)
-    content = json.loads(description.read_text())
-    content["labels"] = {"0": "background", "1": "upper", "2": "lower"}
-    description.write_text(json.dumps(content))
-    return sg.read_dataset(description)
+def halves(write_halves: Callable[..., Dataset], tmp_path: Path) -> Dataset:
+    grid = {"spatial_shape": (24, 24, 24), "spacing_mm": (2.0, 2.0, 2.0)}
+    return write_halves(tmp_path / "halves", count=4, **grid)
 
 
 @pytest.fixture

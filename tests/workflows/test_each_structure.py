@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import shapeguide as sg
+from shapeguide.cli import main
 from shapeguide.data.dataset import Dataset
 from shapeguide.errors import CheckpointError, ConfigError, DataError
 from shapeguide.models.model_files import MODEL_FILE
@@ -241,3 +242,19 @@ def test_a_crop_keeps_the_middle_and_refuses_to_cut_a_structure(
     cropped = settings.changed(data=settings.data.changed(largest_shape=(16, 3, 16)))
     with pytest.raises(ConfigError, match="multiple of 2"):
         sg.train(cohort, out=tmp_path / "run", settings=cropped, progress=False)
+
+
+def test_the_commands_train_and_predict_as_published(
+    cohort: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = str(tmp_path / "run"), tmp_path / "predictions"
+    folder = str(cohort.path if cohort.path.is_dir() else cohort.path.parent)
+    few = ["--dice-iterations", "1", "--guided-iterations", "1", "--shape.iterations", "1"]
+    small = ["--channels", "2", "4", "--shape.channels", "2", "4", "--device", "cpu"]
+    chosen = ["--test-count", "1", "--preset", "paper", "--out", run, *few, *small]
+    assert main(["train", folder, *chosen]) == 0
+    assert "upper, lower: model in" in capsys.readouterr().out
+    assert main(["predict", run, folder, "--out", str(out)]) == 0
+    (written,) = out.glob("*.nii.gz")
+    assert set(np.unique(sg.read_label_map(written).data)) <= {0, 1, 2}
+    assert "upper" in (out / "volumes.csv").read_text()

@@ -5,7 +5,7 @@ A study trains, so it takes all options of `TrainSettings`, as `train` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -83,6 +83,16 @@ class _Study:
             train, test = (part.with_structures(**structures) for part in (train, test))
         return train, test
 
+    def tell_of(
+        self, title: str, rows: Sequence[Sequence[str]], failures: Mapping[str, str]
+    ) -> int:
+        """Print a table, what failed, and where all lies; the exit code."""
+        print_table(title, rows)
+        for name, reason in failures.items():
+            complain(f"{name}: {reason}")
+        tell(f"tables and figures: {self.out}")
+        return 1 if failures else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Separation(_Study):
@@ -109,11 +119,8 @@ class Separation(_Study):
             design=self.design,
             workers=self.workers,
         )
-        print_table("shape distances between held-out cases", separation_rows(found.measured))
-        for name, reason in found.failures.items():
-            complain(f"{name}: {reason}")
-        tell(f"tables and figures: {self.out}")
-        return 1 if found.failures else 0
+        title = "shape distances between held-out cases"
+        return self.tell_of(title, separation_rows(found.measured), found.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +154,8 @@ class Controls(_Study):
             design=self.design,
             workers=self.workers,
         )
-        print_table("ratio of distances between two people and one", control_rows(found.summary))
-        for name, reason in found.failures.items():
-            complain(f"{name}: {reason}")
-        tell(f"tables and figure: {self.out}")
-        return 1 if found.failures else 0
+        title = "ratio of distances between two people and one"
+        return self.tell_of(title, control_rows(found.summary), found.failures)
 
 
 @dataclass(frozen=True, kw_only=True)

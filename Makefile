@@ -12,6 +12,9 @@ RUN := $(BIN)/python
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 
+# Those that need nothing but the package and take minutes; the others say what they take.
+BENCHES := affine_pairs memory surface_metrics training_step two_processes
+
 .PHONY: help demo test lint bench clean
 .DEFAULT_GOAL := help
 
@@ -19,7 +22,7 @@ help:
 	@echo "make demo    train and compare both segmenters on a synthetic cohort, into $(DEMO)/"
 	@echo "make test    all checks and tests; set SHAPEGUIDE_DATA for those on real data"
 	@echo "make lint    format, lint, types and import contract only"
-	@echo "make bench   print the tables of benchmarks/, but for those that train for hours"
+	@echo "make bench   print the tables of benchmarks/ that need no data and no training"
 	@echo "make clean   remove caches and build output; keeps $(VENV), runs/ and $(DEMO)/"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -47,7 +50,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
 
 bench: $(BENCH_INSTALLED)
-	@for file in $(filter-out benchmarks/accuracy.py benchmarks/finder.py benchmarks/restoring.py benchmarks/against_raw.py benchmarks/painting_over.py benchmarks/across_folders.py benchmarks/whole_head.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(RUN) "$$file" || exit 1; done
+	@for name in $(BENCHES); do echo "== $$name"; $(RUN) "benchmarks/$$name.py" || exit 1; done
 
 clean:
 	rm -rf build dist .coverage .coverage.* htmlcov

@@ -44,8 +44,8 @@ class Layer:
     @property
     def told(self) -> str:
         """Its name and what comes out of it."""
-        size = "×".join(map(str, self.spatial_shape))
-        return f"{self.name}\n{self.channels} × {size}"
+        size = "x".join(map(str, self.spatial_shape))
+        return f"{self.name}\n{self.channels} x {size}"
 
 
 def main(out: Path = Path("docs/images")) -> None:
@@ -65,7 +65,7 @@ def shape_layers() -> list[Layer]:
         network = ShapeNetwork(["structure"], channels=settings.channels, pose=settings.pose)
         masks = torch.zeros(1, 1, *PAPER_SHAPE)
     convolutions = {
-        module: f"convolution {'×'.join(map(str, module.kernel_size))}, stride {module.stride[0]}"
+        module: f"convolution {'x'.join(map(str, module.kernel_size))}, stride {module.stride[0]}"
         for module in network.modules()
         if isinstance(module, nn.Conv3d)
     }
@@ -162,10 +162,10 @@ def _compare(axes: Axes, x: float, theme: Theme) -> None:
     low = -2 * RAISED
     _box(axes, x, low, "reference", theme.colour(1), theme)
     for y in (0.0, low):
-        told = f"g, frozen\n{signature.channels} × {'×'.join(map(str, signature.spatial_shape))}"
+        told = f"g, frozen\n{signature.channels} x {'x'.join(map(str, signature.spatial_shape))}"
         _box(axes, x + 2.3, y, told, theme.colour(2), theme)
         _arrow(axes, x, y, x + 2.3, y, theme)
-    _box(axes, x + 4.6, low / 2, "shape loss\n× alpha, capped", theme.colour(3), theme)
+    _box(axes, x + 4.6, low / 2, "shape loss\nx alpha, capped", theme.colour(3), theme)
     for y in (0.0, low):
         _arrow(axes, x + 2.3, y, x + 4.6, low / 2, theme)
     _box(axes, x, low / 2, "Dice loss", theme.colour(3), theme)
@@ -195,7 +195,9 @@ def _arrow(
 ) -> None:
     """From one box to another, the head half-way; what is copied across is dotted."""
     style = ("dotted", 1.2) if dashed else ("solid", 1.4)
-    axes.plot([x, to_x], [y, to_y], linestyle=style[0], linewidth=style[1], color=theme.faint, zorder=1)
+    axes.plot(
+        [x, to_x], [y, to_y], linestyle=style[0], linewidth=style[1], color=theme.faint, zorder=1
+    )
     middle = ((x + to_x) / 2, (y + to_y) / 2)
     before = (middle[0] - 0.01 * (to_x - x), middle[1] - 0.01 * (to_y - y))
     arrow = {"arrowstyle": "-|>", "color": theme.faint, "shrinkA": 0, "shrinkB": 0}

@@ -27,9 +27,9 @@ from typing import Any
 
 import pandas as pd
 
+from findings_tables import TABLES, Table
 from shapeguide.errors import ConfigError, DataError, ShapeguideError
 from shapeguide.storage.whole import write_text
-from findings_tables import TABLES, Table
 
 OPENING = re.compile(r"^<!--\s*(?P<kind>\w+):(?P<words>\S.*?)\s*-->\s*$")
 CLOSING = re.compile(r"^<!--\s*end\s*-->\s*$")

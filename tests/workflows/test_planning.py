@@ -18,6 +18,7 @@ from shapeguide.errors import ConfigError
 from shapeguide.training.cohort import cohort_of
 from shapeguide.training.settings.groups import TrainSettings
 from shapeguide.training.settings.presets import preset
+from shapeguide.training.stages import segmentation
 from shapeguide.training.stages.segmentation import SegmentationStage
 from shapeguide.training.stages.timing import StageTiming, time_stage
 from shapeguide.workflows import planning
@@ -267,3 +268,16 @@ def test_a_budget_on_a_damaged_run_is_a_clear_error(
     with pytest.raises(ConfigError, match="segmentation: Input should be a valid dictionary"):
         sg.train(dataset, out=tmp_path, settings=settings(), time_budget="1h", progress=False)
     assert timing.stages == []
+
+
+def test_activations_are_computed_again_where_a_step_might_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shape = (64, 64, 64)
+    least = segmentation.least_step_bytes(settings(), shape)
+    for there, again in ((None, False), (100 * least, False), (2 * least, True)):
+        monkeypatch.setattr(segmentation, "memory_bytes", lambda _, there=there: there)
+        assert segmentation.recomputes(settings(), shape) is again
+    monkeypatch.setattr(segmentation, "memory_bytes", lambda _: None)
+    machine = settings().machine.changed(activation_checkpoints=True)
+    assert segmentation.recomputes(settings().changed(machine=machine), shape)

@@ -14,6 +14,7 @@ from shapeguide.data.dataset import Dataset
 from shapeguide.errors import ConfigError
 from shapeguide.machine import choose_device, memory_bytes
 from shapeguide.models.autoencoder_model import AutoencoderModel
+from shapeguide.models.memory import RECOMPUTED_SHARE
 from shapeguide.models.shape_model import ShapeModel, load_shape_network
 from shapeguide.training.cohort import Cohort, cohort_of
 from shapeguide.training.durations import in_words, seconds_of, written
@@ -182,13 +183,15 @@ def check_memory(cohort: Cohort, settings: TrainSettings) -> None:
     shape = cohort.space.spatial_shape
     there = memory_bytes(choose_device(settings.machine.device))
     needed = least_step_bytes(settings, shape)
-    if there is not None and needed > there and not recomputes(settings, shape):
+    if recomputes(settings, shape):
+        needed = int(RECOMPUTED_SHARE * needed)
+    if there is not None and needed > there:
         course = settings.segmentation
         raise ConfigError(
             f"{cohort.train.name}: one training step on {course.suited(shape).batch_size} times "
             f"{shape} voxels with channels {course.channels} takes at least "
             f"{needed / GIB:.0f} GiB of memory, and there are {there / GIB:.1f}; choose "
-            f"{WAYS_OUT}, or less memory for more time (machine.activation_checkpoints)"
+            f"{WAYS_OUT}"
         )
 
 

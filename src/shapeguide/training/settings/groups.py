@@ -296,9 +296,9 @@ class MachineSettings(Settings):
     """`auto`: bf16 where the processor or GPU computes in it, fp32 elsewhere."""
     num_workers: CountOrZero = 0
     """Processes that load cases; 0 loads in the training process."""
-    activation_checkpoints: bool | None = None
+    activation_checkpoints: bool = False
     """Compute activations of the segmenter again in the backward pass: less memory, a third more
-    time; when not given, where a step would take more memory than there is."""
+    time. It is done anyway where a step might take more memory than there is."""
     checkpoint_every: Count = 50
     """Iterations between two checkpoints."""
     checkpoint_minutes: Positive = 5.0

@@ -126,7 +126,7 @@ def found_cohort(
 
 
 def least_step_bytes(settings: TrainSettings, spatial_shape: tuple[int, int, int]) -> int:
-    """Memory that a training step takes, at least, without recomputing activations."""
+    """Memory that a training step takes, at least, unless activations are computed again."""
     course = settings.segmentation
     suited = course.suited(spatial_shape)
     held = held_channels(suited.segmenter, course.channels)
@@ -136,15 +136,12 @@ def least_step_bytes(settings: TrainSettings, spatial_shape: tuple[int, int, int
 def recomputes(settings: TrainSettings, spatial_shape: tuple[int, int, int]) -> bool:
     """Whether activations are computed again in the backward pass.
 
-    That is as the settings say, and where they say nothing if a step might take more memory than
-    the machine has.
+    They are where the settings say so, or a step might take more memory than the machine has.
     """
     machine = settings.machine
-    if machine.activation_checkpoints is not None:
-        return machine.activation_checkpoints
     there = memory_bytes(choose_device(machine.device))
     likely = LIKELY_OVER_LEAST * least_step_bytes(settings, spatial_shape)
-    return there is not None and likely > there
+    return machine.activation_checkpoints or (there is not None and likely > there)
 
 
 @dataclass(frozen=True, eq=False)

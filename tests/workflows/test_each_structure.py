@@ -258,3 +258,13 @@ def test_the_commands_train_and_predict_as_published(
     (written,) = out.glob("*.nii.gz")
     assert set(np.unique(sg.read_label_map(written).data)) <= {0, 1, 2}
     assert "upper" in (out / "volumes.csv").read_text()
+
+
+def test_a_run_that_holds_itself_is_refused(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    first = min((folder / "structures").iterdir())
+    shutil.rmtree(first)
+    first.symlink_to(folder, target_is_directory=True)
+    with pytest.raises(CheckpointError, match="SegmenterDescription"):
+        sg.load_segmenter(folder)

@@ -136,6 +136,13 @@ class Controls(_Study):
         "warp.centre": "what warps turn about is chosen by --centres",
         "warp.translation_mm": "translations are chosen by --translations-mm",
         "shape.channels": "levels are chosen by --levels",
+        **dict.fromkeys(
+            (
+                *("shape.objective", "shape.maps", "shape.pose", "shape.normalised"),
+                *("shape.batch_size", "shape.learning_rate", "shape.decay"),
+            ),
+            "the shape network is that of the paper, and the study varies it itself",
+        ),
     }
 
     design: OmitArgPrefixes[ControlsDesign] = field(default_factory=ControlsDesign)
@@ -223,8 +230,9 @@ class Systems(_OnImages):
     systems: Annotated[tuple[str, ...], arg(metavar=f"{{{','.join(SYSTEMS)}}} ...")] = tuple(
         SYSTEMS
     )
-    """What is trained and compared; also another segmenter and its guidance, as in vnet_shape, and
-    a rival whose gradient is held to alpha like that of shape, as in acnn_balanced."""
+    """What is trained and compared; also published and published_plain, the paper's own; another
+    segmenter and its guidance, as in vnet_shape; and a rival whose gradient is held to alpha like
+    that of shape, as in acnn_balanced."""
     keep_predictions: bool = False
     """Also write the label maps of the test cases, and pictures of the best, the median and the
     worst of them, with the contours and surfaces of the first systems."""

@@ -141,8 +141,12 @@ def load_segmenter(
         ConfigError: If the device is not available.
     """
     folder = Path(run_dir)
-    if _is_separate(folder):
-        return _separate(folder, weights, device)
+    load = _separate if _is_separate(folder) else _together
+    return load(folder, weights, device)
+
+
+def _together(folder: Path, weights: WeightsName, device: str) -> Segmenter:
+    """The segmenter of all structures of a run, in one network or one of several members."""
     description = read_description(SegmenterDescription, folder)
     network = _members(description, folder, weights)
     return Segmenter(
@@ -249,7 +253,7 @@ def _separate(folder: Path, weights: WeightsName, device: str) -> Segmenter:
         CheckpointError: If one is not finished, damaged, or not of the same training.
     """
     description = read_description(SeparateDescription, folder)
-    parts = [load_segmenter(own, weights=weights, device=device) for own in run_folders(folder)]
+    parts = [_together(own, weights, device) for own in run_folders(folder)]
     channels = parts[0].image_channels
     for part, structure in zip(parts, description.structures, strict=True):
         found = (part.structures, part.space, part.image_channels, part.regions)

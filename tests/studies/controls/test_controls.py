@@ -174,3 +174,21 @@ def test_the_command_prints_the_means(
     printed = capsys.readouterr().out
     assert "averaged view" in printed
     assert "1 level" in printed
+
+
+def test_masks_stay_binary_only_where_they_are_to() -> None:
+    bank = bank_of((4, 4, 4))
+    soft, hard = (
+        replace(bank, hard=one).warped(bank.masks, generator=torch.Generator().manual_seed(0))
+        for one in (False, True)
+    )
+    assert set(hard.unique().tolist()) == {0.0, 1.0}
+    assert len(soft.unique()) > 2
+
+
+def test_an_option_that_would_change_nothing_is_refused(
+    cohort: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["study", "controls", str(cohort.path), "--test-count", "2", "--out", str(tmp_path)]
+    assert main([*words, "--preset", "paper", "--shape.batch-size", "4"]) == 2
+    assert "--shape.batch-size would change nothing" in capsys.readouterr().err

@@ -107,9 +107,10 @@ def measure_setting(study: ControlsStudy, setting: Setting) -> None:
     """
     settings, cohorts = setting.settings(study.settings), study.cohorts(setting.structure)
     device = choose_device(settings.machine.device)
+    hard = setting.maps == "binary"
     banks = {
         side: lying_off(
-            mask_bank(cohort.train_cases, settings),
+            replace(mask_bank(cohort.train_cases, settings), hard=hard),
             setting.offset_mm,
             generator_for(setting.seed, LYING, SIDES.index(side)),
         ).to(device)
@@ -119,8 +120,7 @@ def measure_setting(study: ControlsStudy, setting: Setting) -> None:
     for observer, network in _observers(setting, settings, cohorts[0], banks["train"]):
         for side, bank in banks.items():
             generator = generator_for(setting.seed, MEASURING, SIDES.index(side))
-            shown = _hard(bank) if setting.maps == "binary" else bank
-            found = measure_separation(network, shown, pairs=study.pairs, generator=generator)
+            found = measure_separation(network, bank, pairs=study.pairs, generator=generator)
             rows.append({"observer": observer, "people": side, **_figures(found)})
     write_json(study.files.measured(setting), {"setting": asdict(setting), "rows": rows})
 
@@ -191,18 +191,6 @@ def _observers(
             network = Looking(network, averaged=observer == "averaged view").to(device)
         found.append((observer, network.eval().requires_grad_(False)))
     return found
-
-
-class _HardBank(MaskBank):
-    """Masks that stay binary under a warp."""
-
-    def warped(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Masks (B, S, I, J, K), each under a random affine warp of its own, with a hard edge."""
-        return self.seen(masks, maps="binary", generator=generator)
-
-
-def _hard(bank: MaskBank) -> MaskBank:
-    return _HardBank(**vars(bank))
 
 
 def _figures(found: Separation) -> dict[str, float]:

@@ -92,8 +92,9 @@ def study_controls(
             present,
         )  # fmt: skip
         wanted = list(design.settings(list(present)))
+        gpu = settings.machine.device == "cuda"
         cells = [
-            Cell(one.folder_name, measure_setting, (study, one))
+            Cell(one.folder_name, measure_setting, (study, one), gpu=gpu)
             for one in wanted
             if not files.measured(one).is_file()
         ]

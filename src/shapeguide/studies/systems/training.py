@@ -239,6 +239,7 @@ def _train_separate(
     """A segmenter for each structure, and before each what guides it."""
 
     def train_one(alone: Dataset, folder: Path, settings: TrainSettings) -> None:
+        """Train one structure in its own folder, from the same one of the baseline if any."""
         guide = None
         if isinstance(settings.guide, ShapeGuidance):
             guide = train_shape(

@@ -41,6 +41,8 @@ class MaskBank:
     limits: WarpLimits
     people: tuple[str, ...] = ()
     """Whom each case shows; when not given, each another person."""
+    hard: bool = False
+    """Whether masks stay binary where they are warped to be measured."""
 
     def to(self, device: torch.device) -> MaskBank:
         """The same on a device."""
@@ -51,7 +53,12 @@ class MaskBank:
         return self.masks.flatten(2).amax(-1) > 0
 
     def warped(self, masks: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Masks (B, S, I, J, K), each under a random affine warp of its own, soft at the edge."""
+        """Masks (B, S, I, J, K), each under a random affine warp of its own.
+
+        Their edges become soft, unless the masks are to stay binary.
+        """
+        if self.hard:
+            return self._warped_hard(masks, generator=generator)
         each = self._warps_of(masks, generator=generator)
         apart = masks.float().flatten(0, 1)[:, None]
         return warp_one_hot(apart, each, spacing_mm=self.spacing_mm).view(masks.shape)
